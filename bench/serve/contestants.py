@@ -1,0 +1,145 @@
+"""The processes that are measured: SMMF and the two floors, each started and ended by its pid."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smmf_core.loadgen import procfs
+
+FLOOR = Path(__file__).parent.parent / "floor"
+_START_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Contestant:
+    """A server under test. `pids` are all its processes."""
+
+    def __init__(self, command: list[str], port: int, environment: dict[str, str]) -> None:
+        self.port = port
+        self.started_at = time.monotonic()
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pids(self) -> list[int]:
+        return procfs.tree(self.process.pid)
+
+    def cpu_s(self) -> float:
+        return procfs.cpu_s(self.pids)
+
+    def wait(self, is_up: Callable[[], bool]) -> None:
+        until = time.monotonic() + _START_S
+        while not is_up():
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{self.process.args!r} did not start")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Smmf(Contestant):
+    """`smmf serve` on the given model files, in a run directory of its own."""
+
+    def __init__(self, models: dict[str, str], *flags: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="smmf-bench-"))
+        targets = []
+        for name, text in models.items():
+            path = self.folder / f"local-{name}.toml"
+            path.write_text(text)
+            targets.append(str(path))
+        port, self.admin_port = free_port(), free_port()
+        ports = ["--port", str(port), "--admin-port", str(self.admin_port)]
+        command = [sys.executable, "-m", "smmf_core.cli.main", "serve", *targets, *ports, *flags]
+        super().__init__(command, port, {"XDG_RUNTIME_DIR": str(self.folder)})
+        self.wait(lambda: get(self.url, "/ready")[0] == 200)
+
+    def processes(self) -> list[dict[str, Any]]:
+        url = f"http://127.0.0.1:{self.admin_port}"
+        rows: list[dict[str, Any]] = json.loads(get(url, "/admin/v1/instances?all=1")[1])
+        return rows
+
+    def stop(self) -> None:
+        super().stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class SendLoop(Contestant):
+    """The C floor, sending `chunks` to `clients` connections, one step every `step_us`."""
+
+    def __init__(self, chunks: list[bytes], clients: int, step_us: int) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="smmf-floor-"))
+        binary, recorded = self.folder / "send_loop", self.folder / "chunks"
+        source = str(FLOOR / "send_loop.cpp")
+        subprocess.run(["g++", "-std=c++17", "-O2", "-o", str(binary), source], check=True)
+        recorded.write_bytes(b"".join(struct.pack("<I", len(c)) + c for c in chunks))
+        port = free_port()
+        command = [str(binary), str(port), str(recorded), str(clients), str(step_us)]
+        super().__init__(command, port, {})
+        self.wait(lambda: _listens(port))
+
+    def stop(self) -> None:
+        super().stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class FastApi(Contestant):
+    """The Python floor."""
+
+    def __init__(self, tokens: int) -> None:
+        port = free_port()
+        command = [sys.executable, str(FLOOR / "fastapi_echo.py"), str(port), str(tokens)]
+        super().__init__(command, port, {})
+        self.wait(lambda: _listens(port))
+
+
+def get(url: str, path: str) -> tuple[int, bytes]:
+    """Status and body; status 0 while nobody listens."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except OSError:
+        return 0, b""
+    finally:
+        connection.close()
+
+
+def _listens(port: int) -> bool:
+    """Whether the port is bound, without opening a connection that the floor would count."""
+    wanted = f"0100007F:{port:04X} 00000000:0000 0A"
+    return wanted in Path("/proc/net/tcp").read_text()

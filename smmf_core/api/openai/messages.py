@@ -1,0 +1,108 @@
+"""The rules for a chat's messages, and their normal form for the chat template.
+
+Owns roles, contents and tool-call shapes; must not render templates. Content parts of text become
+one string; unknown keys pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smmf_core.api.openai.decode import check_nesting, invalid_type, missing, shown, unknown_value
+from smmf_core.errors import ApiError
+
+ROLES = ("developer", "system", "user", "assistant", "tool", "function")
+_INSTEAD_OF_CONTENT = (
+    "tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "audio",
+)  # fmt: skip
+
+Message = dict[str, Any]
+
+
+def check_messages(messages: list[Message]) -> None:
+    """Validate and normalise in place. Raises ApiError (400) with the path of what is wrong."""
+    for i, message in enumerate(messages):
+        role = message.get("role")
+        if role not in ROLES:
+            raise _bad_role(i, role)
+        if role != "user" and role != "system":
+            _check_role(i, role, message)
+        if type(message.get("content")) is not str:
+            message["content"] = _content(i, role, message)
+        if len(message) > 2:
+            check_nesting(message, f"messages[{i}]")
+
+
+def _bad_role(i: int, role: Any) -> ApiError:
+    param = f"messages[{i}].role"
+    if role is None:
+        return missing(param)
+    if not isinstance(role, str):
+        return invalid_type(param, "a string", role)
+    return unknown_value(param, role, ROLES)
+
+
+def _check_role(i: int, role: str, message: Message) -> None:
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        raise _absent_or_not_string(f"messages[{i}].tool_call_id", message.get("tool_call_id"))
+    if role == "function" and not isinstance(message.get("name"), str):
+        raise _absent_or_not_string(f"messages[{i}].name", message.get("name"))
+    calls = message.get("tool_calls")
+    if calls is None:
+        message.pop("tool_calls", None)
+        return
+    if not isinstance(calls, list):
+        raise invalid_type(f"messages[{i}].tool_calls", "an array", calls)
+    if not calls:
+        del message["tool_calls"]
+    for k, call in enumerate(calls):
+        _check_call(f"messages[{i}].tool_calls[{k}]", call)
+
+
+def _check_call(path: str, call: Any) -> None:
+    if not isinstance(call, dict):
+        raise invalid_type(path, "an object", call)
+    function = call.get("function")
+    if function is None:
+        raise missing(f"{path}.function")
+    if not isinstance(function, dict):
+        raise invalid_type(f"{path}.function", "an object", function)
+    for key in ("name", "arguments"):
+        if not isinstance(function.get(key), str):
+            raise _absent_or_not_string(f"{path}.function.{key}", function.get(key))
+
+
+def _absent_or_not_string(param: str, value: Any) -> ApiError:
+    return missing(param) if value is None else invalid_type(param, "a string", value)
+
+
+def _content(i: int, role: str, message: Message) -> str:
+    """1. Parts: their texts joined. 2. Nothing, where an assistant said something else. 3. Wrong."""
+    content = message.get("content")
+    param = f"messages[{i}].content"
+    if isinstance(content, list):
+        if not content:
+            text = "empty array. Expected an array with minimum length 1, but got an empty array."
+            raise ApiError("empty_array", f"Invalid '{param}': {text}", param)
+        return "".join(_part(f"{param}[{j}]", part) for j, part in enumerate(content))
+    if content is None:
+        if role in ("assistant", "function") and any(message.get(k) for k in _INSTEAD_OF_CONTENT):
+            return ""
+        if "content" not in message:
+            raise missing(param)
+    raise invalid_type(param, "a string or an array of content parts", content)
+
+
+def _part(param: str, part: Any) -> str:
+    if not isinstance(part, dict):
+        raise invalid_type(param, "an object", part)
+    kind = part.get("type")
+    if kind is None:
+        raise missing(f"{param}.type")
+    if kind != "text":
+        text = f"Content parts of type {shown(kind)} are not supported by this model; only 'text' is."
+        raise ApiError("unsupported_value", f"Invalid '{param}': {text}", param)
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise _absent_or_not_string(f"{param}.text", text)
+    return text

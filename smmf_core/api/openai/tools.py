@@ -1,0 +1,126 @@
+"""The rules for tools, tool_choice and response_format: their shape, and that they fit together.
+
+Owns what may be asked; must not enforce it on an answer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.errors import ApiError
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_MODES = ("none", "auto", "required")
+_FORMATS = ("text", "json_object", "json_schema")
+
+Object = dict[str, Any]
+
+
+def check_tools(tools: list[Object] | None) -> list[Object] | None:
+    """Raises ApiError (400) for a wrong tool. Some clients send `[]` for none: that is None."""
+    for i, tool in enumerate(tools or ()):
+        path = f"tools[{i}]"
+        kind = tool.get("type")
+        if kind is None:
+            raise missing(f"{path}.type")
+        if kind != "function":
+            raise _unsupported(f"{path}.type", f"tools of type {shown(kind)}")
+        function = _object(tool, "function", path)
+        _check_name(function, f"{path}.function")
+        for key, types, words in (("description", str, "a string"), ("parameters", dict, "an object")):
+            value = function.get(key)
+            if value is not None and not isinstance(value, types):
+                raise invalid_type(f"{path}.function.{key}", words, value)
+    return tools or None
+
+
+def check_tool_choice(choice: Any, tools: list[Object] | None) -> Any:
+    """Raises ApiError (400). Rules, in this order:
+
+    1. no choice; 2. a choice without tools; 3. a mode; 4. a named function; 5. allowed tools.
+    """
+    if choice is None:
+        return None
+    if tools is None:
+        text = "'tool_choice' is only allowed when 'tools' are given."
+        raise ApiError("invalid_value", text, "tool_choice")
+    if isinstance(choice, str):
+        if choice not in _MODES:
+            raise unknown_value("tool_choice", choice, _MODES)
+        return choice
+    kind = choice.get("type")
+    if kind == "function":
+        _check_known(_object(choice, "function", "tool_choice"), "tool_choice.function", tools)
+    elif kind == "allowed_tools":
+        _check_allowed(_object(choice, "allowed_tools", "tool_choice"), tools)
+    else:
+        raise missing("tool_choice.type") if kind is None else unknown_value(
+            "tool_choice.type", kind, ("function", "allowed_tools")
+        )
+    return choice
+
+
+def check_response_format(form: Object | None) -> Object | None:
+    """Raises ApiError (400) for an unknown type or a schema that is absent or no object."""
+    if form is None:
+        return None
+    kind = form.get("type")
+    if kind is None:
+        raise missing("response_format.type")
+    if kind not in _FORMATS:
+        raise unknown_value("response_format.type", kind, _FORMATS)
+    if kind == "json_schema":
+        wrapper = _object(form, "json_schema", "response_format")
+        _check_name(wrapper, "response_format.json_schema")
+        schema = wrapper.get("schema")
+        if schema is not None and not isinstance(schema, dict):
+            raise invalid_type("response_format.json_schema.schema", "an object", schema)
+    return None if kind == "text" else form
+
+
+def _check_allowed(allowed: Object, tools: list[Object]) -> None:
+    path = "tool_choice.allowed_tools"
+    if allowed.get("mode") not in ("auto", "required"):
+        raise unknown_value(f"{path}.mode", allowed.get("mode"), ("auto", "required"))
+    names = allowed.get("tools")
+    if not isinstance(names, list):
+        raise invalid_type(f"{path}.tools", "an array", names)
+    for k, tool in enumerate(names):
+        if not isinstance(tool, dict):
+            raise invalid_type(f"{path}.tools[{k}]", "an object", tool)
+        place = f"{path}.tools[{k}]"
+        _check_known(_object(tool, "function", place), f"{place}.function", tools)
+
+
+def _check_known(function: Object, path: str, tools: list[Object]) -> None:
+    name = _check_name(function, path)
+    if all(tool["function"]["name"] != name for tool in tools):
+        text = f"Tool choice '{name}' is not among the given 'tools'."
+        raise ApiError("invalid_value", text, "tool_choice")
+
+
+def _check_name(function: Object, path: str) -> str:
+    name = function.get("name")
+    if name is None:
+        raise missing(f"{path}.name")
+    if not isinstance(name, str):
+        raise invalid_type(f"{path}.name", "a string", name)
+    if not _NAME.match(name):
+        text = f"Invalid '{path}.name': {shown(name)} does not match '^[a-zA-Z0-9_-]{{1,64}}$'."
+        raise ApiError("invalid_value", text, f"{path}.name")
+    return name
+
+
+def _object(parent: Object, key: str, path: str) -> Object:
+    value = parent.get(key)
+    if value is None:
+        raise missing(f"{path}.{key}")
+    if not isinstance(value, dict):
+        raise invalid_type(f"{path}.{key}", "an object", value)
+    return value
+
+
+def _unsupported(param: str, what: str) -> ApiError:
+    return ApiError("unsupported_value", f"Invalid '{param}': {what} are not supported.", param)

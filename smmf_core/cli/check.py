@@ -1,0 +1,132 @@
+"""`smmf check`: validates configuration files and estimates whether the models fit in memory.
+
+Owns the estimate; must not start anything. A key that the contract names but this release lacks is
+an error unless its value changes nothing: to ignore it would silently change behaviour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from smmf_core.cli.http import add_json_flag, wants_json
+from smmf_core.cli.table import print_json, size
+from smmf_core.config import ConfigProblems, ModelConfig, Problem, load_models, load_server
+from smmf_core.config.parse import is_server_text
+
+GIB = 2**30
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="validate configuration files",
+        description="Names every problem with file, line, key and the nearest valid key, and "
+        "estimates whether the models fit in memory. FILE may be a folder, too.",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="*", help="none: the demo model")
+    add_json_flag(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    problems: list[Problem] = []
+    targets = [file for file in args.file if not _is_server_file(file)]
+    for file in args.file:
+        if file not in targets:
+            problems += _server_problems(file)
+    models: list[ModelConfig] = []
+    if targets or not args.file:
+        try:
+            models = load_models(targets)
+        except ConfigProblems as error:
+            problems += error.problems
+    _report(args, models, problems)
+    return 1 if problems else 0
+
+
+def _is_server_file(file: str) -> bool:
+    try:
+        return file.endswith(".toml") and is_server_text(Path(file).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _server_problems(file: str) -> list[Problem]:
+    try:
+        load_server(file, {})
+    except ConfigProblems as error:
+        return error.problems
+    return []
+
+
+def _report(args: argparse.Namespace, models: list[ModelConfig], problems: list[Problem]) -> None:
+    available = available_bytes()
+    needs = {config.model.name: need_bytes(config) for config in models}
+    if wants_json(args):
+        print_json(
+            {
+                "problems": [_as_row(problem) for problem in problems],
+                "models": [{"name": n, "memory_bytes": need} for n, need in needs.items()],
+                "available_bytes": available,
+            }
+        )
+        return
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    for config in models:
+        print(f"{config.source}: {config.model.name}: ok, {_fit(config, available)}")
+    if not problems and not models:
+        print("ok")
+
+
+def _as_row(problem: Problem) -> dict[str, Any]:
+    fields = ("file", "line", "key", "kind", "message")
+    return {name: getattr(problem, name) for name in fields}
+
+
+def _fit(config: ModelConfig, available: int) -> str:
+    need = need_bytes(config)
+    if not need:
+        return "needs no memory worth naming"
+    replicas = config.deployment.replicas
+    verdict = "fits" if need <= available else "does NOT fit"
+    return f"{size(need)} for {replicas} replica(s) {verdict} in the {size(available)} available"
+
+
+def need_bytes(config: ModelConfig) -> int:
+    """Of all replicas: `memory_gib` where given, else the weights as float32 (what the reference
+    backend computes in). The KV cache comes on top, by use."""
+    replicas = config.deployment.replicas
+    if config.deployment.memory_gib:
+        return int(config.deployment.memory_gib * GIB) * replicas
+    if config.model.backend != "reference":
+        return 0
+    return weight_bytes(Path(config.model.path)) * replicas
+
+
+def weight_bytes(folder: Path) -> int:
+    """Memory of a folder's safetensors once widened to float32."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (not a dict)
+                count = 4
+                for length in tensors.get_slice(name).get_shape():
+                    count *= length
+                total += count
+    return total
+
+
+def available_bytes() -> int:
+    """What the kernel thinks new programs can use (MemAvailable, proc(5)); 0 when unknown."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,208 @@
+"""Reads configuration files and resolves what `smmf serve` was told to serve.
+
+The one part of the configuration that touches the file system and the environment. Owns the rules
+for targets; must not judge keys (parse does).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from smmf_core.config.parse import is_server_text, parse_model, parse_server
+from smmf_core.config.problems import ConfigProblems, Problem
+from smmf_core.config.schema import Model, ModelConfig, ServerConfig
+from smmf_core.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_GLOB = "*?["
+
+
+class ModelFlags(msgspec.Struct, frozen=True):
+    """Command-line settings of a target that has no file, and of the demo model."""
+
+    backend: str | None = None
+    served_model_name: list[str] = []  # the first is the name, the others aliases
+    max_model_len: int | None = None
+    replicas: int | None = None
+
+    @property
+    def given(self) -> bool:
+        return self != ModelFlags()
+
+
+def bundled(name: str) -> Path:
+    """A file or folder of `configs/`: beside the package in a checkout, inside it in a wheel."""
+    inside = _PACKAGE / "configs" / name
+    return inside if inside.exists() else _PACKAGE.parent / "configs" / name
+
+
+def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
+    """The server's configuration; `overrides` by dotted key ("server.port"), None means not given.
+
+    Relative entries of `models` become paths beside the file.
+    """
+    config = ServerConfig()
+    if path is not None:
+        file = Path(path)
+        config = parse_server(_read(file), str(path), os.environ, _secrets(file))
+        config.models = [str(file.parent / entry) for entry in config.models]
+    built = msgspec.to_builtins(config)
+    for key, value in overrides.items():
+        if value is not None:
+            section, _, name = key.partition(".")
+            built[section][name] = value
+    try:
+        return msgspec.convert(built, ServerConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from None
+
+
+def load_models(targets: list[str], flags: ModelFlags | None = None) -> list[ModelConfig]:
+    """The models of the targets in their order, names and aliases unique among them.
+
+    A target is, in this order of trial:
+    1. a pattern (`local-*.toml`): its matches, sorted
+    2. a `.toml` file: that model
+    3. a folder with `config.json`: a Hugging Face model, named like the folder
+    4. another folder: its `local-*.toml`, sorted
+    Without targets: the demo model. Raises ConfigError naming what is wrong with each.
+    """
+    flags = flags or ModelFlags()
+    models: list[ModelConfig] = []
+    problems: list[Problem] = []
+    if not targets:
+        models = [_with_flags(load_model(bundled("local-demo.toml")), flags)]
+    for target in targets:
+        try:
+            models.extend(_load_target(target, flags))
+        except ConfigProblems as error:
+            problems.extend(error.problems)
+    problems.extend(_clashes(models))
+    problems.extend(filter(None, map(_folder_problem, models)))
+    if problems:
+        raise ConfigProblems(problems)
+    return models
+
+
+def load_model(path: str | Path) -> ModelConfig:
+    """One model's file; its folder is not looked at. A relative `path` is taken beside the file."""
+    file = Path(path)
+    text = _read(file)
+    if is_server_text(text):
+        raise _wrong(str(path), "this configures the server: give it with --config")
+    config = parse_model(text, str(path), os.environ, _secrets(file))
+    if config.model.path:
+        config.model.path = str((file.parent / Path(config.model.path).expanduser()).resolve())
+    return config
+
+
+def _load_target(target: str, flags: ModelFlags) -> list[ModelConfig]:
+    if any(letter in target for letter in _GLOB) and not Path(target).exists():
+        pattern = Path(target)
+        return _load_files(sorted(pattern.parent.glob(pattern.name)), target)
+    path = Path(target).expanduser()
+    if target.endswith(".toml"):
+        if flags.given:
+            raise _wrong(target, "--backend and the like are for targets without a file")
+        return [load_model(target)]
+    if (path / "config.json").is_file():
+        return [_from_folder(path, flags)]
+    if path.is_dir():
+        return _load_files(sorted(path.glob("local-*.toml")), target)
+    if target.endswith(".gguf"):
+        raise _wrong(target, "GGUF files need the llama_cpp backend: not in this release yet")
+    if path.exists() or target.startswith((".", "/", "~")):
+        raise _wrong(target, "neither a .toml file nor a folder of a model or of .toml files")
+    raise _wrong(target, "no such file or folder; models from a hub are not in this release yet")
+
+
+def _load_files(files: list[Path], target: str) -> list[ModelConfig]:
+    if not files:
+        raise _wrong(target, "no model file (local-*.toml) there")
+    models: list[ModelConfig] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            models.append(load_model(file))
+        except ConfigProblems as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigProblems(problems)
+    return models
+
+
+def _from_folder(path: Path, flags: ModelFlags) -> ModelConfig:
+    model = Model(name=path.resolve().name, backend="reference", path=str(path.resolve()))
+    return _with_flags(ModelConfig(model=model, source=str(path)), flags)
+
+
+def _with_flags(config: ModelConfig, flags: ModelFlags) -> ModelConfig:
+    """Flags are checked as the file's own values are."""
+    built = msgspec.to_builtins(config)
+    if flags.backend is not None and flags.backend != config.model.backend:
+        built["model"]["backend"] = flags.backend
+        built["engine"] = {}
+    if flags.served_model_name:
+        built["model"]["name"], *aliases = flags.served_model_name
+        built["model"]["aliases"] = aliases
+    if flags.max_model_len is not None:
+        built["engine"]["max_model_len"] = flags.max_model_len
+    if flags.replicas is not None:
+        built["deployment"]["replicas"] = flags.replicas
+    try:
+        return msgspec.convert(built, ModelConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{config.source}: {error}") from None
+
+
+def _folder_problem(config: ModelConfig) -> Problem | None:
+    """The reference backend reads Llama-family folders only."""
+    if config.model.backend != "reference":
+        return None
+    file = Path(config.model.path) / "config.json"
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        names = found.get("architectures") or [found.get("model_type")]
+    except (OSError, ValueError, AttributeError) as error:
+        return Problem(config.source, 0, "[model] path", "file", f"cannot read {file}: {error}")
+    if any(str(name).lower().startswith("llama") for name in names):
+        return None
+    message = f"{names[0]} needs a backend that this release does not have yet"
+    return Problem(config.source, 0, "[model] path", "later", message)
+
+
+def _clashes(models: list[ModelConfig]) -> list[Problem]:
+    """Names and aliases that two models want."""
+    owners: dict[str, str] = {}
+    problems: list[Problem] = []
+    for config in models:
+        for name in dict.fromkeys([config.model.name, *config.model.aliases]):
+            if name in owners:
+                message = f"the name '{name}' is taken by {owners[name]}"
+                problems.append(Problem(config.source, 0, "[model]", "value", message))
+            owners.setdefault(name, config.source)
+    return problems
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise _wrong(str(file), f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise _wrong(str(file), (error.strerror or str(error)).lower()) from None
+
+
+def _secrets(file: Path) -> Any:
+    """Reads `${file:PATH}`; a relative path is taken beside the configuration."""
+    return lambda name: (file.parent / Path(name).expanduser()).read_text("utf-8")
+
+
+def _wrong(source: str, message: str, key: str = "") -> ConfigProblems:
+    return ConfigProblems([Problem(source, 0, key, "file", message)])

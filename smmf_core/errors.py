@@ -1,0 +1,127 @@
+"""Every error a client can see: its code, HTTP status, OpenAI type, and whether to retry.
+
+Owns the vocabulary; must not know where an error came from or how it is sent.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class Kind(NamedTuple):
+    """What is fixed for all errors of one code."""
+
+    status: int
+    type: str
+    retry: bool  # a second try of the same request may succeed
+
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+KINDS: dict[str, Kind] = {
+    "invalid_json": Kind(400, _INVALID, False),
+    "missing_required_parameter": Kind(400, _INVALID, False),
+    "invalid_type": Kind(400, _INVALID, False),
+    "invalid_value": Kind(400, _INVALID, False),
+    "decimal_above_max_value": Kind(400, _INVALID, False),
+    "decimal_below_min_value": Kind(400, _INVALID, False),
+    "integer_above_max_value": Kind(400, _INVALID, False),
+    "integer_below_min_value": Kind(400, _INVALID, False),
+    "array_above_max_length": Kind(400, _INVALID, False),
+    "empty_array": Kind(400, _INVALID, False),
+    "unsupported_parameter": Kind(400, _INVALID, False),
+    "unsupported_value": Kind(400, _INVALID, False),
+    "context_length_exceeded": Kind(400, _INVALID, False),
+    "poison_request": Kind(400, _INVALID, False),
+    "bad_request": Kind(400, _INVALID, False),
+    "invalid_api_key": Kind(401, _INVALID, False),
+    "permission_denied": Kind(403, _INVALID, False),
+    "model_not_found": Kind(404, _INVALID, False),
+    "unknown_url": Kind(404, _INVALID, False),
+    "method_not_supported": Kind(405, _INVALID, False),
+    "request_timeout": Kind(408, _INVALID, True),
+    "request_too_large": Kind(413, _INVALID, False),
+    "uri_too_long": Kind(414, _INVALID, False),
+    "unsupported_media_type": Kind(415, _INVALID, False),
+    "expectation_failed": Kind(417, _INVALID, False),
+    "queue_full": Kind(429, "rate_limit_error", True),
+    "rate_limit_exceeded": Kind(429, "rate_limit_error", True),
+    "budget_exhausted": Kind(429, "rate_limit_error", False),
+    "headers_too_large": Kind(431, _INVALID, False),
+    "internal_error": Kind(500, _SERVER, True),
+    "not_implemented": Kind(501, _SERVER, False),
+    "worker_lost": Kind(502, _SERVER, True),
+    "upstream_error": Kind(502, _SERVER, True),
+    "model_loading": Kind(503, _SERVER, True),
+    "model_unavailable": Kind(503, _SERVER, True),
+    "queue_timeout": Kind(503, _SERVER, True),
+    "deadline_unmeetable": Kind(503, _SERVER, False),
+    "server_draining": Kind(503, _SERVER, True),
+    "inference_timeout": Kind(504, _SERVER, True),
+    "http_version_not_supported": Kind(505, _SERVER, False),
+}
+
+RETRY_AFTER_MAX_S = 60  # the Node SDK sleeps whatever it is told; the Python SDK gives up above 120
+
+
+class ApiError(Exception):
+    """An error with everything its answer needs.
+
+    `code` is a key of KINDS. `param` names the request's field, as `messages[0].content`.
+    `retry_after_s` becomes a `Retry-After` header, rounded up, at most 60.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.code]
+
+    @property
+    def status(self) -> int:
+        return KINDS[self.code].status
+
+    def body(self) -> bytes:
+        """OpenAI's error envelope as JSON (openai-openapi `ErrorResponse`: all four keys)."""
+        return envelope(self.code, self.message, self.param)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers that go with the envelope: `Retry-After`, `x-should-retry`, `WWW-Authenticate`."""
+        headers: list[tuple[bytes, bytes]] = []
+        kind = self.kind
+        if self.retry_after_s is not None:
+            seconds = min(RETRY_AFTER_MAX_S, max(1, -int(-self.retry_after_s // 1)))
+            headers.append((b"retry-after", b"%d" % seconds))
+        if kind.status >= 500 and not kind.retry:
+            headers.append((b"x-should-retry", b"false"))
+        if kind.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        return headers
+
+
+class ConfigError(Exception):
+    """A wrong configuration. The message names file, line and key."""
+
+
+class ControlError(Exception):
+    """A command that the Controller cannot carry out; the message is for the operator."""
+
+
+def envelope(code: str, message: str, param: str | None) -> bytes:
+    """`{"error": {"message", "type", "param", "code"}}` as JSON bytes."""
+    error = {"message": message, "type": KINDS[code].type, "param": param, "code": code}
+    return msgspec.json.encode({"error": error})

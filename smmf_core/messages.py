@@ -1,0 +1,286 @@
+"""Every message between SMMF's processes, as tagged msgspec structs.
+
+Three paths use them: Router <-> Worker over ZeroMQ (a frame is a *list* of messages), payloads of
+ring records Worker -> Router, and Controller <-> children over the control socket.
+Owns the wire vocabulary; must not hold behaviour.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+PROTOCOL = 1  # raised when a message changes its meaning or its fields
+
+# Kinds of ring records (csrc/FORMAT.md)
+ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL = 1, 2, 3, 4, 5, 6, 7
+Record = tuple[int, int, int, int, int, bytes]
+"""A record as its writer gives it: (kind, key, attempt, choice, count, payload)."""
+OVERFLOW = 0  # event of the StreamTable: the client reads too slowly
+FAILURE_BYTES = 448  # the reserved room of a terminal record, less its header
+
+REASONS = ("stop", "length", "tool_calls", "content_filter")
+STOP, LENGTH, TOOL_CALLS, CONTENT_FILTER = range(4)
+
+
+class Message(msgspec.Struct, array_like=True, gc=False, tag=True):
+    """Base of all messages: an array whose first element is the struct's name."""
+
+
+# --- Router -> Worker (ZeroMQ) ------------------------------------------------------------------
+
+
+class Sampling(msgspec.Struct, array_like=True, gc=False):
+    """How to choose tokens; OpenAI's names. `max_tokens` None: up to the context's end."""
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] | None = None
+    seed: int = 0  # always drawn by the Router, so that a request can go on elsewhere
+    stop: list[str] = []
+    stop_token_ids: list[int] = []
+    include_stop: bool = False
+    ignore_eos: bool = False
+    logprobs: int | None = None  # None: no; k: the chosen token's and the k best
+
+
+class Submit(Message):
+    """One request for one Worker. `key` is unique in its Router, `attempt` counts re-placements."""
+
+    key: int
+    attempt: int
+    request_id: str
+    model: str
+    stream: bool  # False: aggregate into one Result
+    n: int  # choices per prompt
+    messages: list[dict[str, Any]] | None  # chat; else `prompts`
+    prompts: list[str | list[int]] | None
+    sampling: Sampling
+    echo_prompt: bool = False  # completions' `echo`
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    template_args: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    response_format: dict[str, Any] | None = None
+    priority: int = 0
+    deadline_s: float | None = None  # seconds from now that the Worker may spend in total
+    echo: dict[str, Any] | None = None  # the echo engine's settings of this request
+    emitted_ids: list[list[int]] | None = None  # per choice: tokens already sent by a lost Worker
+
+
+class Cancel(Message):
+    """Forget a request; nothing is answered."""
+
+    key: int
+    attempt: int
+
+
+# --- Worker -> Router (ZeroMQ) ------------------------------------------------------------------
+
+
+class Ready(Message):
+    """First words of a Worker to a Router, after its ring is mapped."""
+
+    worker: int
+    incarnation: int
+    epoch: int  # the Router's, as given by the Controller: a former Router's Worker is not taken
+    slots: int
+    context_length: int
+
+
+ToWorker = Submit | Cancel
+ToRouter = Ready
+
+# --- payloads of ring records -------------------------------------------------------------------
+
+
+class TokenLogprob(msgspec.Struct, array_like=True, gc=False):
+    token: bytes
+    logprob: float | None
+    top: list[tuple[bytes, float]]
+
+
+class TokenBatch(msgspec.Struct, array_like=True, gc=False):
+    """Payload of DATA: tokens of one choice with their logprobs."""
+
+    text: str
+    ids: list[int]
+    logprobs: list[TokenLogprob]
+
+
+class Choice(msgspec.Struct, array_like=True, gc=False):
+    text: str
+    ids: list[int]
+    reason: int
+    logprobs: list[TokenLogprob] | None = None
+
+
+class Result(msgspec.Struct, array_like=True, gc=False):
+    """Payload of RESULT: the whole answer of a request that does not stream."""
+
+    choices: list[Choice]
+
+
+class Failure(msgspec.Struct, array_like=True, gc=False):
+    """Payload of FAIL: an error by its code (errors.KINDS)."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Usage(msgspec.Struct, array_like=True, gc=False):
+    prompt: int
+    completion: int
+    cached: int = 0
+    reasoning: int = 0
+
+
+# --- Controller <-> children (control.sock) -----------------------------------------------------
+
+
+class ModelEntry(Message):
+    """What a Router must know of one model. `index` is its number in the Scheduler."""
+
+    index: int
+    name: str
+    aliases: list[str]
+    task: str
+    backend: str
+    state: str  # lifecycle.MODEL_STATES
+    reason: str  # why it is not ready, for the operator and the 503
+    created: int
+    context_length: int
+    strategy: str
+    max_queue: int
+    max_queue_tokens: int
+    defaults: dict[str, Any]  # [inference]
+    capabilities: list[str]
+
+
+class WorkerEntry(Message):
+    """What a Router must know of one Worker incarnation."""
+
+    worker: int
+    incarnation: int
+    model: int
+    instance: str  # stable replica id, as shown by `smmf ps`
+    weight: float
+    online: bool
+
+
+class Welcome(Message):
+    """Controller -> child, the answer to Hello: what to be.
+
+    A Router's spec is the ServerConfig as msgpack, a Worker's its ModelConfig.
+    """
+
+    protocol: int
+    spec: bytes
+    grace_s: float = 60.0  # without a Controller for so long: drain and exit
+    drain_s: float = 30.0  # how long that drain may take
+
+
+class Registry(Message):
+    """Controller -> Router: the whole truth; replaces the former version."""
+
+    version: int
+    models: list[ModelEntry]
+    workers: list[WorkerEntry]
+
+
+class Attach(Message):
+    """Controller -> Router and Worker, with descriptors [ring memfd, data, space, pidfd of the peer]."""
+
+    worker: int
+    incarnation: int
+    router: int
+    epoch: int
+    endpoint: str  # the Router's ZeroMQ ROUTER socket
+    slots: int  # this Router's share
+
+
+class Detach(Message):
+    """Controller -> child: that peer is gone for good."""
+
+    worker: int
+    incarnation: int
+    router: int
+    epoch: int
+
+
+class PeerMetrics(Message):
+    """Controller -> Router: the other Routers' metrics.Metrics dumps, so that any one answers for all."""
+
+    dumps: list[bytes]
+
+
+class Drain(Message):
+    """Controller -> child: finish what is open, take nothing new, exit; after `timeout_s` exit anyway."""
+
+    timeout_s: float
+
+
+class Hello(Message):
+    """Child -> Controller: first words, also after a reconnect.
+
+    `attached`: (worker, incarnation, router, epoch) of every living ring. A Router sends its
+    listening socket along (SCM_RIGHTS), so that a new Controller can hold it.
+    """
+
+    protocol: int
+    build: str
+    role: str  # "router" | "worker"
+    id: int
+    incarnation: int  # a Router's epoch
+    pid: int
+    spec_hash: str
+    state: str
+    attached: list[tuple[int, int, int, int]]
+
+
+class WorkerReport(Message):
+    """Worker -> Controller, on change and every second while loading."""
+
+    state: str  # "loading" | "ready" | "failed" | "draining"
+    progress: float  # 0..1 while loading
+    reason: str
+    context_length: int
+    capabilities: list[str]
+    running: int
+    waiting: int
+    steps: int
+    tokens: int
+
+
+class RouterReport(Message):
+    """Router -> Controller, every second: (model index, waiting, running), (worker, in flight)."""
+
+    models: list[tuple[int, int, int]]
+    workers: list[tuple[int, int]]
+    connections: int
+    state: str  # "starting" | "ready" | "draining"
+    metrics: bytes  # msgpack, merged by the Controller when there are several Routers
+
+
+class WorkerLost(Message):
+    """Router -> Controller: a Worker does not answer over ZeroMQ."""
+
+    worker: int
+    incarnation: int
+    reason: str
+
+
+ToChild = Welcome | Registry | Attach | Detach | PeerMetrics | Drain
+FromChild = Hello | WorkerReport | RouterReport | WorkerLost
+
+encode = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,84 @@
+# distutils: language = c++
+"""The Python face of csrc/smmf/scheduler.hpp; it translates types, the rules are in the header."""
+
+from libc.stdint cimport int64_t, uint64_t
+from libcpp cimport bool
+
+ROUND_ROBIN = kRoundRobin
+LEAST_CONNECTIONS = kLeastConnections
+WEIGHTED = kWeighted
+
+OK = kOk
+QUEUE_FULL = kQueueFull
+TOKENS_FULL = kTokensFull
+UNKNOWN_MODEL = kUnknownModel
+DUPLICATE = kDuplicate
+
+
+cdef class Scheduler:
+    def set_model(
+        self, int64_t model, int strategy, int64_t max_waiting, int64_t max_waiting_tokens
+    ):
+        self.native.set_model(model, strategy, max_waiting, max_waiting_tokens)
+
+    def remove_model(self, int64_t model):
+        return self.native.remove_model(model)
+
+    def set_tenant(self, int64_t tenant, double weight):
+        self.native.set_tenant(tenant, weight)
+
+    def worker_up(self, int64_t worker, int64_t model, int64_t slots, double weight):
+        self.native.worker_up(worker, model, slots, weight)
+
+    def worker_set(self, int64_t worker, int64_t slots, double weight, bool accepting):
+        self.native.worker_set(worker, slots, weight, accepting)
+
+    def worker_down(self, int64_t worker):
+        return self.native.worker_down(worker)
+
+    def submit(
+        self, uint64_t key, int64_t model, int64_t tenant, int64_t priority, int64_t width,
+        int64_t tokens, double deadline, double now,
+    ):
+        return self.native.submit(
+            Submission(key, model, tenant, priority, width, tokens, deadline)
+        )
+
+    def resubmit(
+        self, uint64_t key, int64_t model, int64_t tenant, int64_t priority, int64_t width,
+        int64_t tokens, double deadline, double now, int64_t exclude_worker,
+    ):
+        return self.native.resubmit(
+            Submission(key, model, tenant, priority, width, tokens, deadline), exclude_worker
+        )
+
+    def cancel(self, uint64_t key):
+        return self.native.cancel(key)
+
+    def finish(self, uint64_t key):
+        return self.native.finish(key)
+
+    def correct_tokens(self, uint64_t key, int64_t tokens):
+        self.native.correct_tokens(key, tokens)
+
+    def poll(self, double now):
+        self.native.poll(now, self.assigned, self.expired)
+        return [(a.key, a.worker) for a in self.assigned], self.expired
+
+    def next_deadline(self):
+        return self.native.next_deadline()
+
+    def waiting(self, int64_t model):
+        return self.native.waiting(model)
+
+    def running(self, int64_t model):
+        return self.native.running(model)
+
+    def in_flight(self, int64_t worker):
+        return self.native.in_flight(worker)
+
+    def free_slots(self, int64_t model):
+        return self.native.free_slots(model)
+
+    def position(self, uint64_t key):
+        return self.native.position(key)

@@ -1,0 +1,260 @@
+"""What a Router does with requests: queue, place, follow, place again, end exactly once.
+
+Pure: time is a parameter, acts go through Effects. Owns all open requests and the Scheduler; must
+not know HTTP, ZeroMQ or rings.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import Protocol
+
+from smmf_core.config import Timeouts
+from smmf_core.errors import ApiError
+from smmf_core.messages import Cancel, Failure, Result, Submit, ToWorker, Usage
+from smmf_core.native import _scheduler
+from smmf_core.native._scheduler import Scheduler
+from smmf_core.router.fleet import Fleet, Model
+from smmf_core.router.retry_after import ServiceRate
+
+MAX_ATTEMPTS = 3  # a request that was open on so many dying Workers is taken for their killer
+_RETRY_AFTER_LOADING_S = 5.0
+
+
+class Sink(Protocol):
+    """Where one request's answer goes; exactly one of `finished` and `failed` ends it."""
+
+    def placed(self, request: Open) -> None: ...
+    def admitted(self, prompt_tokens: int) -> None: ...
+    def result(self, result: Result) -> None: ...
+    def finished(self, usage: Usage) -> None: ...
+    def failed(self, error: ApiError) -> None: ...
+    def may_retry(self) -> bool:
+        """Whether the request may be placed again: nothing of its answer has been sent."""
+
+
+class Effects(Protocol):
+    """What the core has done by its shell."""
+
+    def send(self, worker: int, messages: list[ToWorker]) -> bool: ...
+    def worker_lost(self, worker: int, reason: str) -> None: ...
+
+
+class Open:
+    """One open request, from acceptance to its one end."""
+
+    __slots__ = (
+        "accepted_at",
+        "deadline",
+        "instance",
+        "key",
+        "model",
+        "placed_at",
+        "sink",
+        "submit",
+        "tenant",
+        "tokens",
+        "width",
+        "worker",
+    )
+
+    def __init__(
+        self, key: int, model: Model, submit: Submit, sink: Sink, width: int, tokens: int
+    ) -> None:
+        self.key = key
+        self.model = model
+        self.submit = submit
+        self.sink = sink
+        self.width = width
+        self.tokens = tokens
+        self.tenant = 0
+        self.worker = -1
+        self.instance = ""
+        self.accepted_at = 0.0
+        self.placed_at = 0.0
+        self.deadline = math.inf
+
+
+class RouterCore:
+    """The Router's decisions. The shell calls `submit`, `cancel`, the `on_x` events, and `turn`
+    once per loop turn in which something happened."""
+
+    def __init__(self, effects: Effects, timeouts: Timeouts) -> None:
+        self._effects = effects
+        self._timeouts = timeouts
+        self.scheduler = Scheduler()
+        self.fleet = Fleet(self.scheduler)
+        self.open: dict[int, Open] = {}
+        self._rate = ServiceRate()
+        self._next_key = 1
+        self._deadlines: list[tuple[float, int]] = []
+
+    # --- requests ---
+
+    def submit(
+        self, submit: Submit, model: Model, sink: Sink, width: int, tokens: int, tenant: int,
+        timeout_s: float | None, now: float,
+    ) -> Open:  # fmt: skip
+        """Accept a request and queue it. Raises ApiError `queue_full`, with Retry-After.
+
+        `width`: sequences, one slot each. `tokens`: an estimate of the prompt's.
+        """
+        key = self._next_key
+        self._next_key += 1
+        request = Open(key, model, submit, sink, width, tokens)
+        request.tenant, request.accepted_at = tenant, now
+        submit.key = key
+        total_s = timeout_s or self._timeouts.total_s
+        if total_s:
+            request.deadline = now + total_s
+            heapq.heappush(self._deadlines, (request.deadline, key))
+        wait_s = self._timeouts.queue_s if model.was_ready else self._timeouts.load_wait_s
+        wait_until = min(now + wait_s, request.deadline)
+        status = self.scheduler.submit(
+            key, model.index, tenant, submit.priority, width, tokens, wait_until, now
+        )
+        if status != _scheduler.OK:
+            raise self._queue_full(model)
+        self.open[key] = request
+        return request
+
+    def cancel(self, key: int) -> bool:
+        """The client is gone: give back the slots, tell the Worker. False if it had ended."""
+        request = self.open.pop(key, None)
+        if request is None:
+            return False
+        worker = self.scheduler.cancel(key)
+        if worker >= 0:
+            self._effects.send(worker, [Cancel(key, request.submit.attempt)])
+        return True
+
+    def turn(self, now: float) -> None:
+        """Place what can be placed, one frame per Worker; end what waited too long."""
+        assignments, expired = self.scheduler.poll(now)
+        frames: dict[int, list[ToWorker]] = {}
+        for key, worker in assignments:
+            request = self.open[key]
+            request.worker, request.placed_at = worker, now
+            request.instance = self.fleet.workers[worker].instance
+            request.sink.placed(request)
+            frames.setdefault(worker, []).append(request.submit)
+        unreachable = [w for w, messages in frames.items() if not self._effects.send(w, messages)]
+        for key in expired:
+            self._expire(self.open.pop(key), now)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            self._overdue(heapq.heappop(self._deadlines)[1])
+        for worker in unreachable:
+            self._effects.worker_lost(worker, "it takes no messages")
+            self.on_worker_down(worker, now)
+        if unreachable:
+            self.turn(now)
+
+    # --- from the Workers ---
+
+    def on_admit(self, key: int, prompt_tokens: int) -> None:
+        request = self.open.get(key)
+        if request is not None:
+            self.scheduler.correct_tokens(key, prompt_tokens)
+            request.sink.admitted(prompt_tokens)
+
+    def on_result(self, key: int, result: Result) -> None:
+        request = self.open.get(key)
+        if request is not None:
+            request.sink.result(result)
+
+    def on_finish(self, key: int, usage: Usage, now: float) -> None:
+        request = self._end(key)
+        if request is not None:
+            self._rate.ended(request.model.index, now)
+            request.sink.finished(usage)
+
+    def on_fail(self, key: int, failure: Failure) -> None:
+        request = self._end(key)
+        if request is not None:
+            request.sink.failed(ApiError(failure.code, failure.message, failure.param))
+
+    def on_stale(self, key: int) -> None:
+        """No record for longer than the time-out."""
+        self.abort(key, ApiError("inference_timeout", "The model stopped answering in time."))
+
+    def abort(self, key: int, error: ApiError) -> None:
+        """End a request with an error from here, and tell its Worker."""
+        request = self.open.get(key)
+        if request is not None and self.cancel(key):
+            request.sink.failed(error)
+
+    def on_worker_down(self, worker: int, now: float) -> None:
+        """A Worker died; its ring has been drained. What sent nothing is placed again."""
+        entry = self.fleet.workers.get(worker)
+        name = entry.instance if entry is not None else str(worker)
+        for key in self.fleet.down(worker):
+            self._place_again(self.open[key], worker, name, now)
+
+    # --- inside ---
+
+    def _place_again(self, request: Open, worker: int, name: str, now: float) -> None:
+        """1 tokens were sent: a terminal error; 2 it met too many deaths: it is poison;
+        3 its time is over; 4 else it goes to the front of the queue."""
+        submit = request.submit
+        if not request.sink.may_retry():
+            error = ApiError("worker_lost", f"The worker {name} died while it was answering.")
+        elif submit.attempt + 1 >= MAX_ATTEMPTS:
+            text = (
+                f"This request was open on {MAX_ATTEMPTS} workers that died; it is not tried again."
+            )
+            error = ApiError("poison_request", text)
+        elif request.deadline <= now:
+            error = ApiError("inference_timeout", "The request's time is over.")
+        else:
+            submit.attempt += 1
+            request.worker = -1
+            self.scheduler.resubmit(
+                request.key,
+                request.model.index,
+                request.tenant,
+                submit.priority,
+                request.width,
+                request.tokens,
+                min(now + self._timeouts.queue_s, request.deadline),
+                now,
+                worker,
+            )
+            return
+        del self.open[request.key]
+        request.sink.failed(error)
+
+    def _end(self, key: int) -> Open | None:
+        request = self.open.pop(key, None)
+        if request is not None:
+            self.scheduler.finish(key)
+        return request
+
+    def _expire(self, request: Open, now: float) -> None:
+        model = request.model
+        if request.deadline <= now:
+            error = ApiError("queue_timeout", "The request's time ended while it waited.")
+        elif model.was_ready:
+            waited = now - request.accepted_at
+            text = f"No replica of '{model.name}' became free within {waited:.0f} s."
+            error = ApiError("queue_timeout", text, retry_after_s=self._retry_after(model, now))
+        else:
+            text = f"The model '{model.name}' is still loading."
+            error = ApiError("model_loading", text, "model", _RETRY_AFTER_LOADING_S)
+        request.sink.failed(error)
+
+    def _overdue(self, key: int) -> None:
+        request = self.open.get(key)
+        if request is not None and request.worker >= 0:
+            self.abort(key, ApiError("inference_timeout", "The request's time is over."))
+
+    def _queue_full(self, model: Model) -> ApiError:
+        waiting, _ = self.scheduler.waiting(model.index)
+        return ApiError(
+            "queue_full",
+            f"The queue of '{model.name}' is full ({waiting} requests wait).",
+            retry_after_s=self._rate.wait_s(model.index, waiting),
+        )
+
+    def _retry_after(self, model: Model, now: float) -> float:
+        return self._rate.wait_s(model.index, self.scheduler.waiting(model.index)[0])

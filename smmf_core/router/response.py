@@ -1,0 +1,225 @@
+"""One HTTP answer: the sink that turns a request's events into bytes on its connection.
+
+Streams are framed and sent natively by the StreamTable; this file handles what happens once per
+request. Owns the answer's state; must not queue or place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from smmf_core.api.openai import Parsed, Renderer
+from smmf_core.errors import ApiError
+from smmf_core.messages import (
+    CHOICE_END,
+    DATA,
+    TOKENS,
+    Result,
+    TokenBatch,
+    Usage,
+)
+from smmf_core.metrics import ModelMetrics
+from smmf_core.native._frames import StreamTable
+from smmf_core.router.core import Open
+
+_JSON = (b"content-type", b"application/json")
+_SSE = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+_ID_BYTES = 4
+_decode_tokens = msgspec.msgpack.Decoder(TokenBatch).decode
+
+
+class Connection(Protocol):
+    """What an answer needs of its HTTP request and connection (http.protocol)."""
+
+    fileno: int
+    chunked: bool
+
+    def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes: ...
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None: ...
+    def begin_stream(self) -> None: ...
+    def write_raw(self, data: bytes) -> None: ...
+    def end_stream(self, close: bool) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Answer:
+    """The sink of one HTTP request.
+
+    States: waiting -> placed -> streaming -> ending (all bytes queued) -> done.
+    """
+
+    __slots__ = (
+        "_completion",
+        "_connection",
+        "_metrics",
+        "_on_end",
+        "_parsed",
+        "_renderer",
+        "_result",
+        "_route",
+        "_table",
+        "close_after",
+        "done",
+        "ending",
+        "headers",
+        "prompt_tokens",
+        "request",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        parsed: Parsed,
+        renderer: Renderer,
+        table: StreamTable,
+        metrics: ModelMetrics,
+        headers: list[tuple[bytes, bytes]],
+        route: str,
+        on_end: Callable[[Answer], None],
+    ) -> None:
+        self._connection = connection
+        self._parsed = parsed
+        self._renderer = renderer
+        self._table = table
+        self._metrics = metrics
+        self._route = route
+        self._on_end = on_end
+        self._result: Result | None = None
+        self._completion = [0] * parsed.n_choices if parsed.continuous_usage else []
+        self.headers = headers
+        self.request: Open | None = None
+        self.prompt_tokens = 0
+        self.ending = False
+        self.close_after = False
+        self.done = False
+
+    @property
+    def key(self) -> int:
+        assert self.request is not None
+        return self.request.key
+
+    # --- from the core ---
+
+    def placed(self, request: Open) -> None:
+        """A Worker gets the request: make its stream (again, after a Worker died)."""
+        table, connection, parsed = self._table, self._connection, self._parsed
+        key, now = request.key, request.placed_at
+        if request.submit.attempt:
+            table.close(key)
+            self._metrics.failovers += 1
+        self._metrics.queue.record(now - request.accepted_at)
+        self.headers[-1] = (b"x-smmf-instance", request.instance.encode())
+        attempt = request.submit.attempt
+        if not parsed.stream:
+            table.open(key, attempt, -1, None, b"", b"", b"", False, now)
+            return
+        renderer = self._renderer
+        frame = None if parsed.logprobs or parsed.continuous_usage else renderer.frame
+        head = connection.head(200, _SSE + self.headers)
+        table.open(
+            key, attempt, connection.fileno, frame, renderer.prefix, head, renderer.first(),
+            connection.chunked, now,
+        )  # fmt: skip
+
+    def admitted(self, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        if self._parsed.stream:
+            self._connection.begin_stream()
+
+    def result(self, result: Result) -> None:
+        self._result = result
+
+    def finished(self, usage: Usage) -> None:
+        self._count(200, usage)
+        if self._parsed.stream:
+            self._table.append(self.key, self._renderer.tail(usage), True)
+            self.ending = True
+        else:
+            assert self._result is not None
+            body = self._renderer.response(self._result, usage)
+            self._table.close(self.key)
+            self.done = True
+            self._connection.respond(200, [_JSON, *self.headers], body)
+        self._on_end(self)
+
+    def failed(self, error: ApiError) -> None:
+        """A real status while nothing was sent, else one error event and the end."""
+        request = self.request
+        self._count(error.status, None)
+        if self._parsed.stream and request is not None and self._table.emitted(request.key)[0]:
+            self._table.append(request.key, self._renderer.error_event(error), True)
+            self.ending = self.close_after = True
+        else:
+            if request is not None:
+                self._table.close(request.key)
+            self.done = True
+            headers = [_JSON, *error.headers(), *self.headers]
+            self._connection.respond(error.status, headers, error.body())
+        self._on_end(self)
+
+    def may_retry(self) -> bool:
+        return not self._table.emitted(self.key)[0]
+
+    # --- from the shell ---
+
+    def on_event(self, kind: int, choice: int, count: int, payload: bytes) -> None:
+        """A record of a stream that is not framed natively: logprobs, continuous usage."""
+        renderer, usage = self._renderer, self._usage(choice, count if kind != CHOICE_END else 0)
+        if kind == TOKENS:
+            text = payload[count * _ID_BYTES :].decode("utf-8", "replace")
+            body = renderer.tokens(choice, TokenBatch(text, [], []), usage) if text else b""
+        elif kind == DATA:
+            body = renderer.tokens(choice, _decode_tokens(payload), usage)
+        else:
+            body = renderer.choice_end(choice, count, usage)
+        if body:
+            self._table.append(self.key, body, False)
+
+    def unsent(self, rest: bytes) -> None:
+        """What the native send could not send; empty: the connection is broken."""
+        if rest:
+            self._connection.write_raw(rest)
+        else:
+            self._connection.abort()
+
+    def complete(self) -> None:
+        """All bytes are with the kernel or the transport: the answer is over."""
+        self._table.close(self.key)
+        self.done = True
+        self._connection.end_stream(self.close_after)
+
+    def gone(self, reason: str) -> None:
+        """The client went away, or is not worth waiting for."""
+        self.done = True
+        self._metrics.cancelled[reason] += 1
+        self._metrics.requests[self._route, 499] += 1
+        if self.request is not None:
+            self._table.close(self.request.key)
+
+    def _usage(self, choice: int, count: int) -> Usage | None:
+        if not self._completion:
+            return None
+        self._completion[choice] += count
+        return Usage(self.prompt_tokens, sum(self._completion))
+
+    def _count(self, status: int, usage: Usage | None) -> None:
+        metrics = self._metrics
+        metrics.requests[self._route, status] += 1
+        if usage is None or self.request is None:
+            return
+        metrics.prompt_tokens += usage.prompt
+        metrics.generation_tokens += usage.completion
+        _, _, first, last, tokens = self._table.stats(self.key)
+        accepted = self.request.accepted_at
+        metrics.request.record(last - accepted)
+        if self._parsed.stream:
+            metrics.first_token.record(first - accepted)
+            if tokens > 1:
+                metrics.per_token.record((last - first) / (tokens - 1))

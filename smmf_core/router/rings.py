@@ -1,0 +1,93 @@
+"""The Router's ends of its Workers' token rings: descriptors, readers, wake-ups.
+
+Owns one RingReader, one eventfd and one pidfd per Worker; must not interpret records.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from smmf_core.native._frames import StreamTable
+from smmf_core.native._ring import RingReader, drain_eventfd
+
+Event = tuple[int, int, int, int, bytes]
+"""(key, kind, choice, count, payload)"""
+
+
+@dataclass(slots=True)
+class Ring:
+    worker: int
+    incarnation: int
+    reader: RingReader
+    data_fd: int
+    space_fd: int
+    pidfd: int
+
+
+class Rings:
+    """All rings of a Router. `wake` is called when a sleeping ring has records, `died` when a
+    Worker's pidfd says so."""
+
+    def __init__(
+        self, loop: Any, table: StreamTable, wake: Callable[[], None], died: Callable[[int], None]
+    ) -> None:
+        self._loop = loop
+        self._table = table
+        self._wake = wake
+        self._died = died
+        self._rings: dict[int, Ring] = {}
+
+    @property
+    def attached(self) -> list[tuple[int, int]]:
+        return [(ring.worker, ring.incarnation) for ring in self._rings.values()]
+
+    def attach(self, worker: int, incarnation: int, fds: list[int]) -> None:
+        """Map a ring and watch it. Takes over [memfd, data, space, pidfd]."""
+        memfd, data_fd, space_fd, pidfd = fds
+        reader = RingReader(memfd, data_fd, space_fd)
+        os.close(memfd)  # the mapping keeps the memory
+        self._rings[worker] = Ring(worker, incarnation, reader, data_fd, space_fd, pidfd)
+        self._loop.add_reader(data_fd, self._on_doorbell, data_fd)
+        self._loop.add_reader(pidfd, self._died, worker)
+        self._wake()
+
+    def incarnation(self, worker: int) -> int | None:
+        ring = self._rings.get(worker)
+        return ring.incarnation if ring is not None else None
+
+    def drain(self, now: float) -> list[Event]:
+        """Frame everything that is in the rings; what Python must see comes back."""
+        events: list[Event] = []
+        for ring in self._rings.values():
+            self._table.drain(ring.reader, now, events)
+        return events
+
+    def drain_one(self, worker: int, now: float) -> list[Event]:
+        """The last records of a Worker that died: all complete ones are valid."""
+        events: list[Event] = []
+        ring = self._rings.get(worker)
+        if ring is not None:
+            while self._table.drain(ring.reader, now, events):
+                pass
+        return events
+
+    def arm(self) -> bool:
+        """Let the Workers ring; False when records have come meanwhile."""
+        return all(ring.reader.arm() for ring in self._rings.values())
+
+    def remove(self, worker: int) -> None:
+        ring = self._rings.pop(worker, None)
+        if ring is None:
+            return
+        self._loop.remove_reader(ring.data_fd)
+        self._loop.remove_reader(ring.pidfd)
+        ring.reader.close()
+        for fd in (ring.data_fd, ring.space_fd, ring.pidfd):
+            os.close(fd)
+
+    def _on_doorbell(self, fd: int) -> None:
+        drain_eventfd(fd)
+        self._wake()

@@ -1,0 +1,105 @@
+"""Requests and cancels between Routers and Workers over ZeroMQ; the only file that imports zmq.
+
+A frame is a msgpack list of messages, so one loop turn costs one frame per peer. Neither side
+blocks or queues here: high-water marks lie above any slot quota, so the Scheduler is the only
+queue. Must not look into the messages.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import zmq
+
+from smmf_core.messages import ToRouter, ToWorker, encode
+
+_HIGH_WATER_FRAMES = 65_536  # far above the slots of any worker: a full pipe means a dead peer
+
+_to_worker = msgspec.msgpack.Decoder(list[ToWorker])
+_to_router = msgspec.msgpack.Decoder(list[ToRouter])
+
+
+def worker_identity(worker: int, incarnation: int) -> bytes:
+    """The routing id of one worker incarnation (ZeroMQ reserves ids that begin with a zero byte)."""
+    return b"w%d.%d" % (worker, incarnation)
+
+
+def _configure(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, _HIGH_WATER_FRAMES)
+    socket.setsockopt(zmq.RCVHWM, _HIGH_WATER_FRAMES)
+
+
+class RouterSocket:
+    """The Router's ROUTER socket. `fd` is edge-triggered: after it fires, receive until empty."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        _configure(self._socket)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unknown peer is an error, not a loss
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._socket.bind(endpoint)
+        self.fd: int = self._socket.getsockopt(zmq.FD)
+
+    def send(self, identity: bytes, messages: list[ToWorker]) -> bool:
+        """Send one frame; False when the peer is unknown or its pipe is full."""
+        try:
+            self._socket.send_multipart((identity, encode(messages)), zmq.NOBLOCK, copy=True)
+        except (zmq.Again, zmq.ZMQError):
+            return False
+        return True
+
+    def receive(self) -> list[tuple[bytes, list[ToRouter]]]:
+        """All frames that have arrived, as (identity, messages); a malformed one is left out."""
+        frames: list[tuple[bytes, list[ToRouter]]] = []
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            identity, *rest = self._socket.recv_multipart(zmq.NOBLOCK)
+            try:
+                frames.append((identity, _to_router.decode(rest[-1] if rest else b"")))
+            except (msgspec.MsgspecError, ValueError):
+                continue
+        return frames
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class WorkerContext:
+    """The Worker's one ZeroMQ context; makes a DEALER per Router."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context()
+
+    def connect(self, endpoint: str, identity: bytes) -> WorkerSocket:
+        socket = self._context.socket(zmq.DEALER)
+        _configure(socket)
+        socket.setsockopt(zmq.ROUTING_ID, identity)
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a Router that comes back has a new endpoint
+        socket.connect(endpoint)
+        return WorkerSocket(socket)
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+class WorkerSocket:
+    """One DEALER to one Router."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self.fd: int = socket.getsockopt(zmq.FD)
+
+    def send(self, messages: list[ToRouter]) -> None:
+        """Send one frame. Raises zmq.Again never in practice: only Ready goes this way."""
+        self._socket.send(encode(messages), zmq.NOBLOCK)
+
+    def receive(self) -> list[ToWorker]:
+        """All messages that have arrived. Raises msgspec.ValidationError on a malformed frame."""
+        messages: list[ToWorker] = []
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            messages += _to_worker.decode(self._socket.recv(zmq.NOBLOCK))
+        return messages
+
+    def close(self) -> None:
+        self._socket.close(linger=0)

@@ -1,0 +1,147 @@
+"""The Worker's side of the control socket: what it is told to be, and what it reports.
+
+Owns the Worker's state as the Controller sees it; must not run the engine.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from smmf_core import __version__
+from smmf_core.config import ModelConfig, spec_hash
+from smmf_core.messages import (
+    PROTOCOL,
+    Attach,
+    Detach,
+    Drain,
+    Hello,
+    Welcome,
+    WorkerReport,
+)
+from smmf_core.wire.control import ControlClient
+from smmf_core.worker.core import WorkerCore
+from smmf_core.worker.links import Links
+
+_REPORT_S = 1.0
+
+
+class WorkerControl:
+    """Talks to the Controller, whoever it is now. `drain_until` is set once the Worker must end."""
+
+    def __init__(self, run_dir: Path, worker: int, incarnation: int) -> None:
+        self.worker = worker
+        self.incarnation = incarnation
+        self.config: ModelConfig | None = None
+        self.links: Links | None = None
+        self.core: WorkerCore | None = None
+        self.state = "loading"
+        self.progress = 0.0
+        self.reason = ""
+        self.steps = 0
+        self.drain_until: float | None = None
+        self._welcome = Welcome(PROTOCOL, b"")
+        self._client = ControlClient(run_dir, self._hello)
+        self._report_at = 0.0
+        self._early: list[tuple[Attach, list[int]]] = []  # Routers that came while loading
+
+    @property
+    def fd(self) -> int:
+        return self._client.fd
+
+    @property
+    def next_report(self) -> float:
+        return self._report_at
+
+    def turn(self, now: float) -> None:
+        """Reconnect if need be, take all messages, report once a second."""
+        if self._client.fd < 0:
+            self._client.connect(now)
+        for message, fds in self._client.receive():
+            self._on_message(message, fds, now)
+        self._check_grace(now)
+        if now >= self._report_at:
+            self._report_at = now + _REPORT_S
+            self.report()
+
+    def loaded(self, core: WorkerCore, links: Links) -> None:
+        """The engine is ready: say so, and connect to the Routers."""
+        self.core, self.links = core, links
+        for attach, fds in self._early:
+            links.attach(attach, fds)
+        self._early.clear()
+        self.set_state("ready")
+
+    def set_state(self, state: str, reason: str = "") -> None:
+        self.state, self.reason = state, reason
+        self.report()
+
+    def drain(self, until: float) -> None:
+        if self.drain_until is None:
+            self.drain_until = until
+            self.set_state("draining")
+
+    def report(self) -> None:
+        core = self.core
+        self._client.send(
+            WorkerReport(
+                state=self.state,
+                progress=self.progress,
+                reason=self.reason,
+                context_length=core.spec.context_length if core else 0,
+                capabilities=core.spec.capabilities if core else [],
+                running=core.batcher.running if core else 0,
+                waiting=core.batcher.waiting if core else 0,
+                steps=self.steps,
+                tokens=core.tokens if core else 0,
+            )
+        )
+
+    def _on_message(self, message: object, fds: list[int], now: float) -> None:
+        if isinstance(message, Welcome):
+            self._welcome = message
+            if self.config is None:
+                self.config = msgspec.msgpack.decode(message.spec, type=ModelConfig)
+        elif isinstance(message, Attach):
+            if self.links is not None:
+                self.links.attach(message, fds)
+            else:
+                self._early.append((message, fds))
+            return
+        elif isinstance(message, Detach):
+            self._detach((message.router, message.epoch))
+        elif isinstance(message, Drain):
+            self.drain(now + message.timeout_s)
+        for fd in fds:
+            os.close(fd)
+
+    def _detach(self, router: tuple[int, int]) -> None:
+        if self.links is not None:
+            self.links.detach(router)
+            return
+        for attach, fds in self._early:
+            if (attach.router, attach.epoch) == router:
+                for fd in fds:
+                    os.close(fd)
+        self._early = [e for e in self._early if (e[0].router, e[0].epoch) != router]
+
+    def _check_grace(self, now: float) -> None:
+        lost = self._client.lost_since
+        if lost is not None and now - lost > self._welcome.grace_s:
+            self.drain(now + self._welcome.drain_s)
+
+    def _hello(self) -> tuple[Hello, list[int]]:
+        hello = Hello(
+            protocol=PROTOCOL,
+            build=__version__,
+            role="worker",
+            id=self.worker,
+            incarnation=self.incarnation,
+            pid=os.getpid(),
+            spec_hash=spec_hash(self.config) if self.config is not None else "",
+            state=self.state,
+            attached=self.links.attached if self.links is not None else [],
+        )
+        return hello, []

@@ -1,0 +1,230 @@
+"""What a Worker does with requests: prepare, batch, collect tokens, answer, forget.
+
+Pure: time is a parameter, records leave through `out`. Owns every open request of this Worker and
+the slot accounting; must not know sockets, rings or a certain engine.
+"""
+
+from __future__ import annotations
+
+from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
+from smmf_core.errors import ApiError
+from smmf_core.messages import (
+    ADMIT,
+    FAIL,
+    FAILURE_BYTES,
+    FINISH,
+    LENGTH,
+    RESULT,
+    Failure,
+    Record,
+    Result,
+    Submit,
+    TokenLogprob,
+    encode,
+)
+from smmf_core.native._batcher import Batcher
+from smmf_core.worker.choice import ChoiceState
+from smmf_core.worker.prepare import Prompt, make_sequences, read_prompts
+
+RouterKey = tuple[int, int]
+"""(router id, epoch): a restarted Router is another one."""
+_U32 = 4
+
+
+class OpenRequest:
+    """One accepted request: its choices, and how many of them have not ended."""
+
+    __slots__ = ("choices", "prompts", "remaining", "router", "serial", "submit")
+
+    def __init__(
+        self, serial: int, router: RouterKey, submit: Submit, prompts: list[Prompt]
+    ) -> None:
+        self.serial = serial
+        self.router = router
+        self.submit = submit
+        self.prompts = prompts
+        self.choices: list[ChoiceState] = []
+        self.remaining = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(len(prompt.ids) for prompt in self.prompts)
+
+
+class WorkerCore:
+    """The Worker's decisions.
+
+    The shell calls `on_submit`, `on_cancel`, `on_router_gone`, then `admit` (sequences for
+    Engine.add), `on_outputs` after a step, and takes `joined`/`left` for the engine and `out`
+    (records per router) to write. Every accepted request ends with one FINISH or FAIL, unless
+    its Router cancelled it or is gone.
+    """
+
+    def __init__(self, spec: EngineSpec, batcher: Batcher) -> None:
+        self.spec = spec
+        self.batcher = batcher
+        self.out: dict[RouterKey, list[Record]] = {}
+        self.left: list[Sequence] = []  # for Engine.remove
+        self.tokens = 0
+        self._serial = 0
+        self._sequence_id = 0
+        self._open: dict[int, OpenRequest] = {}
+        self._by_key: dict[tuple[RouterKey, int], OpenRequest] = {}
+        self._choices: dict[int, tuple[OpenRequest, ChoiceState]] = {}  # by sequence id
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    # --- from the Routers ---
+
+    def add_router(self, router: RouterKey) -> None:
+        self.out[router] = []
+
+    def on_submit(self, router: RouterKey, submit: Submit, now: float) -> None:
+        """Prepare and queue; a bad request fails here, before it costs a step."""
+        try:
+            prompts = read_prompts(submit, self.spec)
+            sequences = make_sequences(submit, prompts, self.spec, self._sequence_id)
+        except ApiError as error:
+            self._fail(router, submit, error)
+            return
+        self._sequence_id += len(sequences)
+        self._serial += 1
+        request = OpenRequest(self._serial, router, submit, prompts)
+        for index, sequence in enumerate(sequences):
+            choice = ChoiceState(sequence, index, self.spec.tokenizer)
+            request.choices.append(choice)
+            self._choices[sequence.id] = (request, choice)
+            if submit.emitted_ids and index < len(submit.emitted_ids):
+                choice.replay(submit.emitted_ids[index])
+        request.remaining = len(sequences)
+        self._open[request.serial] = request
+        self._by_key[router, submit.key] = request
+        tokens = request.prompt_tokens
+        self.out[router].append((ADMIT, submit.key, submit.attempt, 0, tokens, bytes(_U32)))
+        self.batcher.add(request.serial, len(sequences), tokens, submit.priority, now)
+
+    def on_cancel(self, router: RouterKey, key: int, attempt: int) -> None:
+        request = self._by_key.get((router, key))
+        if request is not None and request.submit.attempt == attempt:
+            self._forget(request)
+
+    def on_router_gone(self, router: RouterKey) -> None:
+        """Cancel all requests of a Router that died: there is nobody to answer."""
+        for request in [r for r in self._open.values() if r.router == router]:
+            self._forget(request)
+        self.out.pop(router, None)
+
+    # --- around a step ---
+
+    def admit(self, now: float) -> list[Sequence]:
+        """The sequences that join the next step."""
+        joined: list[Sequence] = []
+        for serial in self.batcher.next(now):
+            request = self._open[serial]
+            for choice in request.choices:
+                if request.submit.echo_prompt and not self._wants_prompt_logprobs(request):
+                    self._echo_prompt(request, choice, [])
+                if choice.sequence.max_new_tokens > 0 or self._wants_prompt_logprobs(request):
+                    joined.append(choice.sequence)
+                else:
+                    choice.end(LENGTH, self.out[request.router])
+                    self._choice_ended(request, choice)
+        return joined
+
+    def on_outputs(self, outputs: list[Output]) -> None:
+        """Take one step's tokens."""
+        choices = self._choices
+        for output in outputs:
+            found = choices.get(output.sequence.id)
+            if found is None:  # cancelled while the step ran
+                continue
+            request, choice = found
+            if output.error is not None:
+                self.fail(request, output.error)
+                continue
+            out = self.out[request.router]
+            if output.prompt_logprobs is not None:
+                self._echo_prompt(request, choice, output.prompt_logprobs)
+                if choice.sequence.max_new_tokens == 0:
+                    choice.end(LENGTH, out)
+                    self._choice_ended(request, choice)
+                    continue
+            self.tokens += 1
+            choice.push(output.token, output.logprobs, output.ended, out)
+            if choice.reason is not None:
+                self._choice_ended(request, choice)
+
+    def fail(self, request: OpenRequest, error: Exception) -> None:
+        """End a request with an error; its other choices are dropped."""
+        if not isinstance(error, ApiError):
+            error = ApiError("internal_error", f"The engine failed on this request: {error}")
+        self._forget(request)
+        self._fail(request.router, request.submit, error)
+
+    def drop(self, router: RouterKey, key: int) -> None:
+        """Forget a request whose answer the TokenWriter gave up; it has told the Router."""
+        request = self._by_key.get((router, key))
+        if request is not None:
+            self._forget(request)
+
+    def fail_all(self, error: Exception) -> None:
+        """The engine itself failed."""
+        for request in list(self._open.values()):
+            self.fail(request, error)
+
+    # --- inside ---
+
+    def _wants_prompt_logprobs(self, request: OpenRequest) -> bool:
+        return request.submit.echo_prompt and request.submit.sampling.logprobs is not None
+
+    def _echo_prompt(
+        self, request: OpenRequest, choice: ChoiceState, logprobs: list[Logprobs]
+    ) -> None:
+        prompt = request.prompts[choice.sequence.prompt_index]
+        bytes_of = self.spec.tokenizer.token_bytes
+        described: list[TokenLogprob] = []
+        if logprobs:
+            described.append(TokenLogprob(bytes_of(prompt.ids[0]), None, []))
+            for token, (chosen, top) in zip(prompt.ids[1:], logprobs, strict=True):
+                best = [(bytes_of(t), p) for t, p in top]
+                described.append(TokenLogprob(bytes_of(token), chosen, best))
+        choice.prompt_text(prompt.text, described, self.out[request.router])
+
+    def _choice_ended(self, request: OpenRequest, choice: ChoiceState) -> None:
+        del self._choices[choice.sequence.id]
+        self.left.append(choice.sequence)
+        request.remaining -= 1
+        if request.remaining == 0:
+            self._finish(request)
+
+    def _finish(self, request: OpenRequest) -> None:
+        submit, out = request.submit, self.out[request.router]
+        if not submit.stream:
+            payload = encode(Result([choice.result() for choice in request.choices]))
+            out.append((RESULT, submit.key, submit.attempt, 0, 0, payload))
+        completion = sum(choice.tokens for choice in request.choices)
+        usage = (request.prompt_tokens, completion, 0, 0)
+        payload = b"".join(value.to_bytes(_U32, "little") for value in usage)
+        out.append((FINISH, submit.key, submit.attempt, 0, 0, payload))
+        self._close(request)
+        self.batcher.finish(request.serial)
+
+    def _forget(self, request: OpenRequest) -> None:
+        for choice in request.choices:
+            if self._choices.pop(choice.sequence.id, None) is not None:
+                self.left.append(choice.sequence)
+        self._close(request)
+        self.batcher.cancel(request.serial)
+
+    def _close(self, request: OpenRequest) -> None:
+        del self._open[request.serial]
+        del self._by_key[request.router, request.submit.key]
+
+    def _fail(self, router: RouterKey, submit: Submit, error: ApiError) -> None:
+        message = error.message
+        payload = encode(Failure(error.code, message, error.param))
+        while len(payload) > FAILURE_BYTES:
+            message = message[: len(message) * 3 // 4]
+            payload = encode(Failure(error.code, message + "...", error.param))
+        self.out[router].append((FAIL, submit.key, submit.attempt, 0, 0, payload))

@@ -1,0 +1,108 @@
+"""The Worker's connections to its Routers: requests in, records out.
+
+Owns one ring writer, one ZeroMQ socket and one pidfd per Router; must not decide anything.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from smmf_core.messages import Attach, Cancel, Ready, Submit
+from smmf_core.wire.requests import WorkerContext, WorkerSocket, worker_identity
+from smmf_core.wire.token_stream import TokenWriter
+from smmf_core.worker.core import RouterKey, WorkerCore
+
+
+@dataclass(slots=True)
+class Link:
+    attach: Attach
+    writer: TokenWriter
+    socket: WorkerSocket
+    pidfd: int
+
+
+class Links:
+    """All Routers of this Worker. The loop calls `receive`, then `flush` after each step."""
+
+    def __init__(self, core: WorkerCore) -> None:
+        self._core = core
+        self._context = WorkerContext()
+        self._links: dict[RouterKey, Link] = {}
+
+    @property
+    def attached(self) -> list[tuple[int, int, int, int]]:
+        links = self._links.values()
+        return [(a.worker, a.incarnation, a.router, a.epoch) for a in (k.attach for k in links)]
+
+    def attach(self, attach: Attach, fds: list[int]) -> None:
+        """Map the ring, connect, and say Ready. Takes over [memfd, data, space, pidfd]."""
+        memfd, data_fd, space_fd, pidfd = fds
+        key = (attach.router, attach.epoch)
+        writer = TokenWriter(memfd, data_fd, space_fd)
+        os.close(memfd)  # the mapping keeps the memory
+        identity = worker_identity(attach.worker, attach.incarnation)
+        socket = self._context.connect(attach.endpoint, identity)
+        self._links[key] = Link(attach, writer, socket, pidfd)
+        self._core.add_router(key)
+        context_length = self._core.spec.context_length
+        socket.send(
+            [Ready(attach.worker, attach.incarnation, attach.epoch, attach.slots, context_length)]
+        )
+
+    def detach(self, key: RouterKey) -> None:
+        link = self._links.pop(key, None)
+        if link is None:
+            return
+        self._core.on_router_gone(key)
+        link.socket.close()
+        link.writer.close()
+        for fd in (link.writer.data_fd, link.writer.space_fd, link.pidfd):
+            os.close(fd)
+
+    def receive(self, now: float) -> None:
+        """Hand everything that has arrived to the core."""
+        core = self._core
+        for key, link in self._links.items():
+            for message in link.socket.receive():
+                if type(message) is Submit:
+                    core.on_submit(key, message, now)
+                elif type(message) is Cancel:
+                    core.on_cancel(key, message.key, message.attempt)
+
+    def flush(self, steps: int) -> None:
+        """Publish the records of this turn: per Router one tail store, at most one doorbell."""
+        for key, records in self._core.out.items():
+            writer = self._links[key].writer
+            if records:
+                failed = writer.write(records)
+                records.clear()
+                for request in failed:
+                    self._core.drop(key, request)
+                writer.step(steps)
+            elif writer.is_blocked:
+                writer.retry()
+
+    def remove_dead(self, is_readable: set[int]) -> None:
+        """Forget the Routers whose pidfd says that they died."""
+        for key, link in list(self._links.items()):
+            if link.pidfd in is_readable:
+                self.detach(key)
+
+    @property
+    def request_fds(self) -> list[int]:
+        return [link.socket.fd for link in self._links.values()]
+
+    @property
+    def space_fds(self) -> list[int]:
+        """Eventfds of full rings that tell when there is room again."""
+        return [k.writer.space_fd for k in self._links.values() if k.writer.is_blocked]
+
+    @property
+    def pidfds(self) -> list[int]:
+        return [link.pidfd for link in self._links.values()]
+
+    def close(self) -> None:
+        for key in list(self._links):
+            self.detach(key)
+        self._context.close()

@@ -1,0 +1,118 @@
+"""The Worker process: one replica of one model.
+
+Its one thread blocks only in the engine's step, in loading, and while it has nothing to do; what
+waits, waits in the Batcher; the engine owns the model. Must not import another engine than its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smmf_core.config import ModelConfig
+from smmf_core.engines.base import StepEngine, StreamEngine
+from smmf_core.worker.control import WorkerControl
+
+if TYPE_CHECKING:
+    from smmf_core.native._batcher import Batcher
+    from smmf_core.worker.stream_loop import StreamLoop
+
+ENGINES = {"echo": "smmf_core.engines.echo", "reference": "smmf_core.engines.reference"}
+_MAX_DRAIN_S = 30.0  # after SIGTERM; the Controller kills earlier if it wants
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="smmf-worker")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--id", type=int, required=True)
+    parser.add_argument("--incarnation", type=int, required=True)
+    args = parser.parse_args()
+    control = WorkerControl(args.run_dir, args.id, args.incarnation)
+    signal.signal(signal.SIGTERM, lambda *_: control.drain(time.monotonic() + _MAX_DRAIN_S))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the Controller's
+    config = _await_config(control)
+    if config is None:
+        return 1
+    try:
+        engine = _load(config, control)
+    except Exception as error:  # whatever a model's files or library may raise
+        print(f"cannot load {config.model.name}: {error!r}", file=sys.stderr)
+        control.set_state("failed", str(error) or type(error).__name__)
+        return 1
+    _serve(engine, config, control)
+    return 0
+
+
+def _await_config(control: WorkerControl) -> ModelConfig | None:
+    """Wait for the Controller's Welcome; None when there is no Controller."""
+    from smmf_core.native._ring import wait
+
+    while control.config is None and control.drain_until is None:
+        control.turn(time.monotonic())
+        if control.config is None:
+            wait([control.fd] if control.fd >= 0 else [], 0.2)
+    return control.config
+
+
+def _load(config: ModelConfig, control: WorkerControl) -> StepEngine | StreamEngine:
+    for name in _THREAD_VARIABLES:  # before numpy: results must not depend on the thread count
+        os.environ.setdefault(name, "1")
+    print(f"loading {config.model.name} ({config.model.backend})", file=sys.stderr, flush=True)
+    engine: StepEngine | StreamEngine = import_module(ENGINES[config.model.backend]).create(config)
+
+    def progress(done: float) -> None:
+        control.progress = done
+        control.turn(time.monotonic())
+
+    loading = engine.load(progress)
+    if loading is not None:
+        asyncio.run(loading)
+    return engine
+
+
+def _serve(engine: StepEngine | StreamEngine, config: ModelConfig, control: WorkerControl) -> None:
+    from smmf_core.worker.core import WorkerCore
+    from smmf_core.worker.links import Links
+
+    core = WorkerCore(engine.spec, _batcher(config))
+    links = Links(core)
+    gc.collect()
+    gc.freeze()  # the model and the modules are for life
+    control.loaded(core, links)
+    if hasattr(engine, "step"):
+        from smmf_core.worker import step_loop
+
+        step_loop.run(engine, core, links, control)
+        engine.close()
+    else:
+        from smmf_core.worker.stream_loop import StreamLoop
+
+        asyncio.run(_stream(StreamLoop(engine, core, links, control), engine))
+    links.close()
+
+
+async def _stream(loop: StreamLoop, engine: StreamEngine) -> None:
+    await loop.run()
+    await engine.close()
+
+
+def _batcher(config: ModelConfig) -> Batcher:
+    from smmf_core.native._batcher import Batcher
+
+    options = config.optimization
+    is_static = options.batching == "static"
+    delay_s = options.max_batch_delay_ms / 1000 if is_static else 0.0
+    return Batcher(options.max_batch_size, options.max_batch_tokens, delay_s, is_static)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

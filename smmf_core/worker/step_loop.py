@@ -1,0 +1,72 @@
+"""The loop of a batcher-driven engine: take requests in, one step, write records out.
+
+One thread does everything; it drains its sockets without blocking between steps and sleeps only
+when the engine has nothing to do. Must not hold state of its own beyond the step counter.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from smmf_core.engines.base import StepEngine
+from smmf_core.native._ring import drain_eventfd, wait
+from smmf_core.worker.control import WorkerControl
+from smmf_core.worker.core import WorkerCore
+from smmf_core.worker.links import Links
+
+_CONTROL_EVERY_S = 0.1  # a busy engine looks at its control socket this often
+
+
+def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerControl) -> None:
+    """Serve until the Controller (or its absence) says to end and all requests have ended."""
+    control_at = 0.0
+    while True:
+        now = time.monotonic()
+        links.receive(now)
+        if now >= control_at:
+            control.turn(now)
+            control_at = now + _CONTROL_EVERY_S
+            if control.drain_until is not None and (not len(core) or now > control.drain_until):
+                return
+        _remove(engine, core)
+        joined = core.admit(now)
+        if joined:
+            engine.add(joined)
+        if engine.ready_at(now) <= now:
+            _step(engine, core, control)
+        _remove(engine, core)
+        links.flush(control.steps)
+        now = time.monotonic()
+        due = min(engine.ready_at(now), core.batcher.next_deadline(), control.next_report)
+        if due > now:
+            _sleep(links, control, None if due == math.inf else due - now)
+            control_at = 0.0
+
+
+def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl) -> None:
+    try:
+        outputs = engine.step()
+    except Exception as error:  # the batch is lost, the Worker and its model are not
+        core.fail_all(error)
+        return
+    control.steps += 1
+    core.on_outputs(outputs)
+
+
+def _remove(engine: StepEngine, core: WorkerCore) -> None:
+    if core.left:
+        engine.remove(core.left)
+        core.left = []
+
+
+def _sleep(links: Links, control: WorkerControl, timeout_s: float | None) -> None:
+    space_fds, pidfds = links.space_fds, links.pidfds
+    fds = [*links.request_fds, *space_fds, *pidfds]
+    if control.fd >= 0:
+        fds.append(control.fd)
+    if not wait(fds, timeout_s):
+        return
+    for fd in space_fds:
+        drain_eventfd(fd)
+    links.remove_dead({fd for fd in pidfds if wait([fd], 0)})
