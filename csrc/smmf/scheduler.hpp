@@ -127,8 +127,7 @@ class Scheduler {
     return status;
   }
 
-  // A request that came back: before its equals, beyond the limits, not to `avoid` if another
-  // worker is up.
+  // It came back: before its equals, beyond the limits, not to `avoid` if another worker is up.
   int resubmit(const Submission& asked, int64_t avoid) {
     if (requests_.count(asked.key) != 0) return kDuplicate;
     const auto found = models_.find(asked.model);
@@ -232,11 +231,7 @@ class Scheduler {
     request.width = asked.width;
     request.avoid = avoid;
     deadlines_.push(request);
-    if (returned) {
-      model.queue.push_returned(request);
-    } else {
-      model.queue.push(request);
-    }
+    returned ? model.queue.push_returned(request) : model.queue.push(request);
     mark(model);
   }
 

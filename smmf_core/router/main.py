@@ -23,7 +23,7 @@ import msgspec
 import uvloop
 
 from smmf_core import __version__
-from smmf_core.config import ServerConfig, spec_hash
+from smmf_core.config import ServerConfig
 from smmf_core.errors import ApiError
 from smmf_core.http.protocol import HttpProtocol, Limits, ServerState
 from smmf_core.http.routes import Routes
@@ -300,7 +300,7 @@ class RouterShell:
             id=self.router,
             incarnation=self.epoch,
             pid=os.getpid(),
-            spec_hash=spec_hash(self.config) if self.config is not None else "",
+            spec_hash=self._control.spec_hash,
             state=self._state,
             attached=rings,
         )

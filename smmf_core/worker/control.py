@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from smmf_core import __version__
-from smmf_core.config import ModelConfig, spec_hash
+from smmf_core.config import ModelConfig
 from smmf_core.messages import (
     PROTOCOL,
     Attach,
@@ -140,7 +140,7 @@ class WorkerControl:
             id=self.worker,
             incarnation=self.incarnation,
             pid=os.getpid(),
-            spec_hash=spec_hash(self.config) if self.config is not None else "",
+            spec_hash=self._client.spec_hash,
             state=self.state,
             attached=self.links.attached if self.links is not None else [],
         )

@@ -69,7 +69,7 @@ def unknown_value(param: str, value: Any, known: tuple[str, ...]) -> ApiError:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: one line, cut to SHOWN_CHARS; containers only by their type."""
+    """A value as a message shows it: at most SHOWN_CHARS of it, containers only by their type."""
     if isinstance(value, str):
         return clip(f"'{value[: SHOWN_CHARS + 1]}'")
     if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
@@ -107,14 +107,14 @@ def clip(text: str) -> str:
 
 
 def _second_try(kind: type[T], body: bytes, error: msgspec.ValidationError) -> T:
-    """1. The body is not an object: say so. 2. Integers written as `16.0` become integers.
-    3. What is still wrong is translated, with the value that was given."""
+    """Integers written as `16.0` become integers; what is still wrong is translated, with the
+    value that was given."""
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _translated(str(error), None) from None
     if not isinstance(document, dict):
-        raise invalid_json(f"expected an object, but got {_word_for(document)} instead")
+        raise _translated(str(error), document) from None
     for key, value in document.items():
         if isinstance(value, float) and value.is_integer():
             document[key] = int(value)
@@ -132,7 +132,9 @@ def _translated(text: str, document: Any) -> ApiError:
     value = _find(document, path)
     if found := _MISSING.match(reason):
         return missing(f"{param}.{found[1]}" if param else found[1])
-    if found := _TYPE.match(reason):
+    if (found := _TYPE.match(reason)) and not path:
+        return invalid_json(f"expected an object, but got {_TYPE_WORDS[found[2]]} instead")
+    if found:
         return _wrong_type(param, _words(found[1]), _TYPE_WORDS.get(found[2], found[2]))
     if found := _BOUND.match(reason):
         return _out_of_bounds(param, found[1], found[2], found[3], value)
@@ -150,7 +152,9 @@ def _wrong_type(param: str, expected: str, got: str) -> ApiError:
 
 def _out_of_bounds(param: str, kind: str, sign: str, bound: str, value: Any) -> ApiError:
     noun = "integer" if kind == "int" else "decimal"
-    side, code = ("above maximum", "above_max") if sign[0] == "<" else ("below minimum", "below_min")
+    side, code = (
+        ("above maximum", "above_max") if sign[0] == "<" else ("below minimum", "below_min")
+    )
     limit = bound.removesuffix(".0")
     text = f"Invalid '{param}': {noun} {side} value. Expected a value {sign} {limit}"
     got = "." if value is None else f", but got {shown(value)} instead."

@@ -77,19 +77,20 @@ def _absent_or_not_string(param: str, value: Any) -> ApiError:
 
 
 def _content(i: int, role: str, message: Message) -> str:
-    """1. Parts: their texts joined. 2. Nothing, where an assistant said something else. 3. Wrong."""
+    """Rules, in this order: 1. parts: their texts joined; 2. nothing, where an assistant said
+    something else; 3. anything else is wrong."""
     content = message.get("content")
     param = f"messages[{i}].content"
-    if isinstance(content, list):
-        if not content:
-            text = "empty array. Expected an array with minimum length 1, but got an empty array."
-            raise ApiError("empty_array", f"Invalid '{param}': {text}", param)
-        return "".join(_part(f"{param}[{j}]", part) for j, part in enumerate(content))
-    if content is None:
-        if role in ("assistant", "function") and any(message.get(k) for k in _INSTEAD_OF_CONTENT):
-            return ""
-        if "content" not in message:
-            raise missing(param)
+    if content and isinstance(content, list):
+        return "".join([_part(f"{param}[{j}]", part) for j, part in enumerate(content)])
+    says_more = role == "assistant" and any(message.get(key) for key in _INSTEAD_OF_CONTENT)
+    if content in (None, []) and says_more:
+        return ""
+    if content == []:
+        text = "empty array. Expected an array with minimum length 1, but got an empty array."
+        raise ApiError("empty_array", f"Invalid '{param}': {text}", param)
+    if "content" not in message:
+        raise missing(param)
     raise invalid_type(param, "a string or an array of content parts", content)
 
 
@@ -100,8 +101,8 @@ def _part(param: str, part: Any) -> str:
     if kind is None:
         raise missing(f"{param}.type")
     if kind != "text":
-        text = f"Content parts of type {shown(kind)} are not supported by this model; only 'text' is."
-        raise ApiError("unsupported_value", f"Invalid '{param}': {text}", param)
+        reason = f"content parts of type {shown(kind)} are not supported, only 'text' is."
+        raise ApiError("unsupported_value", f"Invalid '{param}': {reason}", param)
     text = part.get("text")
     if not isinstance(text, str):
         raise _absent_or_not_string(f"{param}.text", text)

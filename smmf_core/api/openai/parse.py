@@ -1,27 +1,31 @@
 """From a request's bytes to a `Parsed`: what the Router needs to know, and the Submit for a Worker.
 
 Two steps, because the defaults belong to the model that the body names: `parse`, then `finish`.
-Owns the rules that join several fields; must not know queues, workers or HTTP.
+Must not know queues, workers or HTTP.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import msgspec
 
-from smmf_core.api.openai.decode import check_nesting, decode, unknown_value
-from smmf_core.api.openai.messages import check_messages
+from smmf_core.api.openai.decode import decode
+from smmf_core.api.openai.rules import check_chat, check_common, check_completion
 from smmf_core.api.openai.sampling import build_sampling
-from smmf_core.api.openai.schema import MAX_CHOICES, ChatBody, CompletionBody, Request
-from smmf_core.api.openai.tools import check_response_format, check_tool_choice, check_tools
+from smmf_core.api.openai.schema import ChatBody, CompletionBody, Request
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
 CHAT, COMPLETION = "chat", "completion"
+_COMPLETION_TOKENS = 16  # OpenAI's default of /v1/completions
+_BYTES_PER_TOKEN = 4  # for prompts that come as token ids
 _chat = msgspec.json.Decoder(ChatBody)
 _completion = msgspec.json.Decoder(CompletionBody)
+_draw_seed = partial(random.getrandbits, 63)
 
 
 class Parsed(msgspec.Struct, gc=False):
@@ -35,7 +39,7 @@ class Parsed(msgspec.Struct, gc=False):
     continuous_usage: bool
     logprobs: bool
     n_choices: int  # prompts x n
-    prompt_bytes: int  # at most; the body's size, which is all that is known before tokenising
+    prompt_bytes: int  # an estimate, without roles and tools
     max_tokens: int | None
     priority: int
     user: str  # groups a client's requests; "" when it does not say
@@ -45,30 +49,28 @@ def parse(dialect: str, body: bytes) -> Request:
     """Decode and validate. Raises ApiError (400)."""
     if dialect == CHAT:
         chat = decode(_chat, body)
-        _check_common(chat)
-        _check_chat(chat)
+        check_common(chat)
+        check_chat(chat)
         return chat
     completion = decode(_completion, body)
-    _check_common(completion)
-    _check_completion(completion)
+    check_common(completion)
+    check_completion(completion)
     return completion
 
 
 def finish(
-    request: Request, defaults: dict[str, Any], draw_seed: Callable[[], int], body_bytes: int = 0
+    request: Request, defaults: dict[str, Any], draw_seed: Callable[[], int] = _draw_seed
 ) -> Parsed:
     """Build the Submit, with the model's `[inference]` values for what the client left open.
 
     Raises ApiError (400) where a client's value contradicts a default.
     """
     if isinstance(request, ChatBody):
-        return _finish_chat(request, defaults, draw_seed, body_bytes)
-    return _finish_completion(request, defaults, draw_seed, body_bytes)
+        return _finish_chat(request, defaults, draw_seed)
+    return _finish_completion(request, defaults, draw_seed)
 
 
-def _finish_chat(
-    body: ChatBody, defaults: dict[str, Any], draw_seed: Callable[[], int], body_bytes: int
-) -> Parsed:
+def _finish_chat(body: ChatBody, defaults: dict[str, Any], draw_seed: Callable[[], int]) -> Parsed:
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     add_prompt = body.add_generation_prompt
     submit = Submit(
@@ -90,13 +92,20 @@ def _finish_chat(
         priority=body.priority or 0,
         echo=body.smmf_echo,
     )
-    return _parsed(CHAT, body, submit, submit.n, body_bytes)
+    size = 0
+    for message in body.messages:
+        size += len(message["content"])
+    return _parsed(CHAT, body, submit, submit.n, size)
 
 
 def _finish_completion(
-    body: CompletionBody, defaults: dict[str, Any], draw_seed: Callable[[], int], body_bytes: int
+    body: CompletionBody, defaults: dict[str, Any], draw_seed: Callable[[], int]
 ) -> Parsed:
     prompts = _prompts(body.prompt)
+    sampling = build_sampling(body, defaults, body.logprobs, _COMPLETION_TOKENS, draw_seed)
+    if sampling.max_tokens == 0 and not body.echo:
+        text = "Invalid 'max_tokens': 0 is allowed only together with 'echo'."
+        raise ApiError("integer_below_min_value", text, "max_tokens")
     submit = Submit(
         key=0,
         attempt=0,
@@ -106,18 +115,16 @@ def _finish_completion(
         n=body.n or 1,
         messages=None,
         prompts=prompts,
-        sampling=build_sampling(body, defaults, body.logprobs, _COMPLETION_TOKENS, draw_seed),
+        sampling=sampling,
         echo_prompt=body.echo is True,
         priority=body.priority or 0,
         echo=body.smmf_echo,
     )
-    return _parsed(COMPLETION, body, submit, submit.n * len(prompts), body_bytes)
+    size = sum(len(p) if isinstance(p, str) else len(p) * _BYTES_PER_TOKEN for p in prompts)
+    return _parsed(COMPLETION, body, submit, submit.n * len(prompts), size)
 
 
-_COMPLETION_TOKENS = 16  # OpenAI's default of /v1/completions
-
-
-def _parsed(dialect: str, body: Request, submit: Submit, choices: int, body_bytes: int) -> Parsed:
+def _parsed(dialect: str, body: Request, submit: Submit, choices: int, size: int) -> Parsed:
     options = body.stream_options
     include_usage = options is not None and options.include_usage is True
     return Parsed(
@@ -126,11 +133,29 @@ def _parsed(dialect: str, body: Request, submit: Submit, choices: int, body_byte
         dialect=dialect,
         stream=submit.stream,
         include_usage=include_usage,
-        continuous_usage=include_usage and cast(Any, options).continuous_usage_stats is True,
+        continuous_usage=include_usage and options.continuous_usage_stats is True,  # type: ignore[union-attr]
         logprobs=submit.sampling.logprobs is not None,
         n_choices=choices,
-        prompt_bytes=body_bytes,
+        prompt_bytes=size,
         max_tokens=submit.sampling.max_tokens,
         priority=submit.priority,
         user=body.user or body.safety_identifier or body.prompt_cache_key or "",
     )
+
+
+def _prompts(prompt: str | list[Any]) -> list[str | list[int]]:
+    """The four forms as one: texts or token lists, one per prompt."""
+    if isinstance(prompt, str):
+        return [prompt]
+    return [prompt] if isinstance(prompt[0], int) else prompt
+
+
+def _template_args(body: ChatBody) -> dict[str, Any] | None:
+    """`reasoning_effort` reaches the template as a variable; explicit variables win."""
+    effort = body.reasoning_effort
+    if effort is None:
+        return body.chat_template_kwargs
+    args: dict[str, Any] = {"reasoning_effort": effort}
+    if effort == "none":
+        args["enable_thinking"] = False
+    return args | (body.chat_template_kwargs or {})

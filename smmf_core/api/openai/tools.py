@@ -29,7 +29,10 @@ def check_tools(tools: list[Object] | None) -> list[Object] | None:
             raise _unsupported(f"{path}.type", f"tools of type {shown(kind)}")
         function = _object(tool, "function", path)
         _check_name(function, f"{path}.function")
-        for key, types, words in (("description", str, "a string"), ("parameters", dict, "an object")):
+        for key, types, words in (
+            ("description", str, "a string"),
+            ("parameters", dict, "an object"),
+        ):
             value = function.get(key)
             if value is not None and not isinstance(value, types):
                 raise invalid_type(f"{path}.function.{key}", words, value)
@@ -56,8 +59,10 @@ def check_tool_choice(choice: Any, tools: list[Object] | None) -> Any:
     elif kind == "allowed_tools":
         _check_allowed(_object(choice, "allowed_tools", "tool_choice"), tools)
     else:
-        raise missing("tool_choice.type") if kind is None else unknown_value(
-            "tool_choice.type", kind, ("function", "allowed_tools")
+        raise (
+            missing("tool_choice.type")
+            if kind is None
+            else unknown_value("tool_choice.type", kind, ("function", "allowed_tools"))
         )
     return choice
 

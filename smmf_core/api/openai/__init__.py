@@ -1,0 +1,22 @@
+"""OpenAI's dialects: request bytes in, Submits out; answers in, response bytes out. Pure.
+
+Owns what clients of `/v1/chat/completions`, `/v1/completions` and `/v1/models` see; must not know
+HTTP, queues or workers.
+"""
+
+from smmf_core.api.openai.models import render_model, render_models
+from smmf_core.api.openai.parse import CHAT, COMPLETION, Parsed, finish, parse
+from smmf_core.api.openai.render import Renderer
+from smmf_core.api.openai.schema import Request
+
+__all__ = [
+    "CHAT",
+    "COMPLETION",
+    "Parsed",
+    "Renderer",
+    "Request",
+    "finish",
+    "parse",
+    "render_model",
+    "render_models",
+]

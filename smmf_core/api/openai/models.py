@@ -1,0 +1,51 @@
+"""The model objects of `GET /v1/models` and `/v1/models/{id}`.
+
+Owns their fields; must not decide which models there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from smmf_core.messages import ModelEntry
+
+
+class _Model(msgspec.Struct, gc=False):
+    """OpenAI's four fields, vLLM's `root` and `max_model_len`, and our own."""
+
+    id: str
+    created: int
+    root: str  # the model that an alias means; else its own id
+    max_model_len: int | None  # null until a Worker has loaded it
+    status: str
+    task: str
+    capabilities: list[str]
+    object: str = "model"
+    owned_by: str = "smmf"
+
+
+def render_models(entries: Iterable[ModelEntry]) -> bytes:
+    """The list: all models in the order given, then their aliases."""
+    known = list(entries)
+    data = [_model(entry, entry.name) for entry in known]
+    data += [_model(entry, alias) for entry in known for alias in entry.aliases]
+    return msgspec.json.encode({"object": "list", "data": data})
+
+
+def render_model(entry: ModelEntry, name: str) -> bytes:
+    """One model as the client named it: by its name or an alias."""
+    return msgspec.json.encode(_model(entry, name))
+
+
+def _model(entry: ModelEntry, name: str) -> _Model:
+    return _Model(
+        id=name,
+        created=entry.created,
+        root=entry.name,
+        max_model_len=entry.context_length or None,
+        status=entry.state,
+        task=entry.task,
+        capabilities=entry.capabilities,
+    )
