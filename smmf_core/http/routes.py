@@ -16,7 +16,7 @@ from smmf_core import __version__
 from smmf_core.api import openai
 from smmf_core.config import ServerConfig
 from smmf_core.errors import ApiError
-from smmf_core.http.protocol import Request
+from smmf_core.http.request import Request
 from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
 from smmf_core.router.core import RouterCore

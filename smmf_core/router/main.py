@@ -159,6 +159,8 @@ class RouterShell:
     def _turn(self) -> None:
         """Take everything in, decide, write out once per connection."""
         self._turn_due = False
+        if self._core is None:  # before the Welcome there is nothing to do
+            return
         now = time.monotonic()
         self._dispatch(self._rings.drain(now), now)
         self.core.turn(now)
@@ -279,7 +281,7 @@ class RouterShell:
 
     async def _listen(self) -> None:
         assert self.config is not None and self._listener is not None
-        limits = Limits(body_bytes=self.config.server.max_body_mb << 20)
+        limits = Limits(body_bytes=int(self.config.server.max_body_mb * (1 << 20)))
         self.server = ServerState(time.monotonic)
         routes = Routes(self, self.config)
         self._http = await self._loop.create_server(

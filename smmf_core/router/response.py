@@ -36,11 +36,14 @@ _decode_tokens = msgspec.msgpack.Decoder(TokenBatch).decode
 
 
 class Connection(Protocol):
-    """What an answer needs of its HTTP request and connection (http.protocol)."""
+    """What an answer needs of its HTTP request (http.request.Request)."""
 
-    fileno: int
-    chunked: bool
-
+    @property
+    def fileno(self) -> int: ...
+    @property
+    def chunked(self) -> bool: ...
+    @property
+    def is_paused(self) -> bool: ...
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes: ...
     def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None: ...
     def begin_stream(self) -> None: ...
@@ -111,8 +114,9 @@ class Answer:
         """A Worker gets the request: make its stream (again, after a Worker died)."""
         table, connection, parsed = self._table, self._connection, self._parsed
         key, now = request.key, request.placed_at
+        has_head = False
         if request.submit.attempt:
-            table.close(key)
+            has_head = table.emitted(key)[0]  # its Worker died between Admit and the first token
             self._metrics.failovers += 1
         self._metrics.queue.record(now - request.accepted_at)
         self.headers[-1] = (b"x-smmf-instance", request.instance.encode())
@@ -122,11 +126,10 @@ class Answer:
             return
         renderer = self._renderer
         frame = None if parsed.logprobs or parsed.continuous_usage else renderer.frame
-        head = connection.head(200, _SSE + self.headers)
-        table.open(
-            key, attempt, connection.fileno, frame, renderer.prefix, head, renderer.first(),
-            connection.chunked, now,
-        )  # fmt: skip
+        head = b"" if has_head else connection.head(200, _SSE + self.headers)
+        first = b"" if has_head else renderer.first()
+        fd, chunked = connection.fileno, connection.chunked
+        table.open(key, attempt, fd, frame, renderer.prefix, head, first, chunked, now)
 
     def admitted(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
@@ -165,7 +168,7 @@ class Answer:
         self._on_end(self)
 
     def may_retry(self) -> bool:
-        return not self._table.emitted(self.key)[0]
+        return self._table.emitted(self.key)[1] == 0
 
     # --- from the shell ---
 
@@ -184,10 +187,14 @@ class Answer:
 
     def unsent(self, rest: bytes) -> None:
         """What the native send could not send; empty: the connection is broken."""
-        if rest:
-            self._connection.write_raw(rest)
-        else:
+        if not rest:
             self._connection.abort()
+            return
+        self._connection.write_raw(rest)
+        if self._connection.is_paused:
+            self._table.block(self.key)
+        else:
+            self._table.unblock(self.key)
 
     def complete(self) -> None:
         """All bytes are with the kernel or the transport: the answer is over."""

@@ -1,4 +1,4 @@
-"""The files of the demo model: size, type, shape, tokenizer and chat template; no engine is needed."""
+"""The files of the demo model: size, type, shapes, tokenizer, chat template; no engine is needed."""
 
 import json
 import struct

@@ -87,7 +87,12 @@ def test_null_means_omitted_everywhere() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    extra = {"store": True, "metadata": {"a": [1]}, "service_tier": "auto", "verbosity": "low"}
+    extra: dict[str, Any] = {
+        "store": True,
+        "metadata": {"a": [1]},
+        "service_tier": "auto",
+        "verbosity": "low",
+    }
     assert chat(**extra, anything={"x": [{}]}) == chat()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +13,11 @@ import pytest
 from smmf_core.api import openai
 from smmf_core.errors import ApiError
 from smmf_core.messages import (
+    ADMIT,
+    CHOICE_END,
     LENGTH,
     STOP,
+    TOKENS,
     Choice,
     ModelEntry,
     Result,
@@ -20,6 +25,8 @@ from smmf_core.messages import (
     TokenLogprob,
     Usage,
 )
+from smmf_core.native import _ring
+from smmf_core.native._frames import StreamTable
 
 USAGE = Usage(prompt=10, completion=4, cached=3, reasoning=1)
 USAGE_JSON = {
@@ -29,8 +36,8 @@ USAGE_JSON = {
     "prompt_tokens_details": {"cached_tokens": 3},
     "completion_tokens_details": {"reasoning_tokens": 1},
 }
-STREAM_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
-SAME = {
+STREAM_USAGE: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+SAME: dict[str, Any] = {
     "created": 1_700_000_000,
     "model": 'team/"m":1 é',
     "system_fingerprint": "smmf-1",
@@ -38,9 +45,9 @@ SAME = {
 
 
 def renderer(dialect: str = "chat", **fields: Any) -> openai.Renderer:
-    prompt = {"messages": [{"role": "user", "content": "hi"}]}
+    prompt: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
     if dialect == "completion":
-        prompt = {"prompt": "hi"}  # type: ignore[dict-item]
+        prompt = {"prompt": "hi"}
     body = {"model": SAME["model"], **prompt, **fields}
     parsed = openai.finish(openai.parse(dialect, json.dumps(body).encode()), {})
     return openai.Renderer(parsed, "abc", 1_700_000_000, parsed.model, "smmf-1")
@@ -55,17 +62,56 @@ def events(stream: bytes) -> list[Any]:
     return [text if text == "[DONE]" else json.loads(text) for text in texts]
 
 
-def text_event(render: openai.Renderer, choice: int, escaped: bytes) -> bytes:
-    """A plain text event, put together as the native framing does."""
-    frame, number = render.frame, str(choice).encode()
-    return (
-        render.prefix + number + frame.text_open + escaped + frame.text_close + b"null" + frame.tail
-    )
+class Native:
+    """A real ring and StreamTable with one stream: a Worker's records in, what is sent out."""
+
+    def __init__(self, render: openai.Renderer) -> None:
+        self._eventfds = os.eventfd(0), os.eventfd(0)
+        memfd = _ring.create(1 << 16, 4)
+        self._writer = _ring.RingWriter(memfd, *self._eventfds)
+        self._reader = _ring.RingReader(memfd, *self._eventfds)
+        os.close(memfd)
+        self._table = StreamTable(1 << 20)
+        self._table.open(
+            1, 0, -1, render.frame, render.prefix, b"", render.first(), False, 0.0
+        )  # fmt: skip
+
+    def sent(self, *records: tuple[int, int, int, bytes]) -> bytes:
+        """Bytes of one loop turn; records are (kind, choice, count, payload)."""
+        batch = [(kind, 1, 0, choice, count, data) for kind, choice, count, data in records]
+        assert self._writer.write(batch) == len(batch)
+        self._table.drain(self._reader, 0.0, [])
+        return b"".join(rest for _, rest in self._table.flush())
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+        for fd in self._eventfds:
+            os.close(fd)
 
 
-def finish_event(render: openai.Renderer, choice: int, reason: int) -> bytes:
-    frame, number = render.frame, str(choice).encode()
-    return render.prefix + number + frame.finish_open + frame.reasons[reason] + frame.tail
+@pytest.fixture
+def native() -> Iterator[Callable[[openai.Renderer], Native]]:
+    opened: list[Native] = []
+
+    def make(render: openai.Renderer) -> Native:
+        opened.append(Native(render))
+        return opened[-1]
+
+    yield make
+    for stream in opened:
+        stream.close()
+
+
+ADMITTED = (ADMIT, 0, 10, bytes(4))
+
+
+def text(choice: int, text: str) -> tuple[int, int, int, bytes]:
+    return (TOKENS, choice, 1, bytes(4) + text.encode())
+
+
+def end(choice: int, reason: int) -> tuple[int, int, int, bytes]:
+    return (CHOICE_END, choice, reason, b"")
 
 
 def chunk(**fields: Any) -> dict[str, Any]:
@@ -87,9 +133,12 @@ def text_choice(index: int, text: str, reason: str | None = None) -> dict[str, A
 ROLE = {"role": "assistant", "content": "", "refusal": None}
 
 
-def test_a_chat_stream() -> None:
+MakeNative = Callable[[openai.Renderer], Native]
+
+
+def test_a_chat_stream(native: MakeNative) -> None:
     render = renderer(stream=True, n=2)
-    stream = render.first() + text_event(render, 1, b"a \\n") + finish_event(render, 1, LENGTH)
+    stream = native(render).sent(ADMITTED, text(1, "a \n"), end(1, LENGTH))
     assert events(stream + render.tail(USAGE)) == [
         chunk(choices=[chat_choice(0, ROLE)]),
         chunk(choices=[chat_choice(1, ROLE)]),
@@ -97,12 +146,11 @@ def test_a_chat_stream() -> None:
         chunk(choices=[chat_choice(1, {}, "length")]),
         "[DONE]",
     ]
-    assert not render.frame.merge_finish
 
 
-def test_a_chat_stream_with_usage() -> None:
+def test_a_chat_stream_with_usage(native: MakeNative) -> None:
     render = renderer(**STREAM_USAGE)
-    stream = render.first() + text_event(render, 0, b"x") + finish_event(render, 0, STOP)
+    stream = native(render).sent(ADMITTED, text(0, "x"), end(0, STOP))
     assert events(stream + render.tail(USAGE)) == [
         chunk(choices=[chat_choice(0, ROLE)], usage=None),
         chunk(choices=[chat_choice(0, {"content": "x"})], usage=None),
@@ -112,26 +160,38 @@ def test_a_chat_stream_with_usage() -> None:
     ]
 
 
-@pytest.mark.parametrize("options", [{"stream": True}, STREAM_USAGE])
-def test_a_completion_stream(options: dict[str, Any]) -> None:
-    render = renderer("completion", **options)
-    usage = {"usage": None} if options == STREAM_USAGE else {}
-    assert render.first() == b""
-    assert render.frame.merge_finish
-    last = text_event(render, 0, b"x").replace(b'"finish_reason":null', b'"finish_reason":"stop"')
-    expected: list[Any] = [text_chunk(choices=[text_choice(0, "x", "stop")], **usage)]
-    if usage:
-        expected.append(text_chunk(choices=[], usage=USAGE_JSON))
-    assert events(last + render.tail(USAGE)) == [*expected, "[DONE]"]
+def test_a_completion_stream_ends_in_its_last_text(native: MakeNative) -> None:
+    render = renderer("completion", stream=True)
+    stream = native(render).sent(ADMITTED, text(0, "x"), end(0, STOP))
+    assert events(stream + render.tail(USAGE)) == [
+        text_chunk(choices=[text_choice(0, "x", "stop")]),
+        "[DONE]",
+    ]
+
+
+def test_a_completion_stream_with_usage_and_a_late_end(native: MakeNative) -> None:
+    render = renderer("completion", **STREAM_USAGE)
+    stream = native(render)
+    body = stream.sent(ADMITTED, text(0, "x")) + stream.sent(end(0, LENGTH))
+    assert events(body + render.tail(USAGE)) == [
+        text_chunk(choices=[text_choice(0, "x")], usage=None),
+        text_chunk(choices=[text_choice(0, "", "length")], usage=None),
+        text_chunk(choices=[], usage=USAGE_JSON),
+        "[DONE]",
+    ]
 
 
 @pytest.mark.parametrize("dialect", ["chat", "completion"])
 @pytest.mark.parametrize("options", [{"stream": True}, STREAM_USAGE])
-def test_events_from_here_equal_native_ones(dialect: str, options: dict[str, Any]) -> None:
+def test_events_from_here_equal_native_ones(
+    native: MakeNative, dialect: str, options: dict[str, Any]
+) -> None:
     render = renderer(dialect, n=2, **options)
+    stream = native(render)
+    assert stream.sent(ADMITTED) == render.first()
     batch = TokenBatch('a "é"', [1, 2], [])
-    assert render.tokens(1, batch, None) == text_event(render, 1, 'a \\"é\\"'.encode())
-    assert render.choice_end(1, LENGTH, None) == finish_event(render, 1, LENGTH)
+    assert render.tokens(1, batch, None) == stream.sent(text(1, 'a "é"'))
+    assert render.choice_end(1, LENGTH, None) == stream.sent(end(1, LENGTH))
 
 
 def test_continuous_usage_stands_in_every_event() -> None:
@@ -165,9 +225,9 @@ def test_an_error_ends_a_stream() -> None:
 
 def test_a_whole_chat_answer() -> None:
     result = Result([Choice('a "é"\n', [1], STOP), Choice("", [], LENGTH)])
-    messages = [
-        {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-        for text in ('a "é"\n', "")
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+        for content in ('a "é"\n', "")
     ]
     assert json.loads(renderer(n=2).response(result, USAGE)) == {
         "id": "chatcmpl-abc",
@@ -191,7 +251,7 @@ def test_a_whole_completion() -> None:
 # --- logprobs ---
 
 EACUTE = "é".encode()
-TOKENS = [
+DESCRIBED = [
     TokenLogprob(b"a" + EACUTE[:1], -0.5, [(b"a" + EACUTE[:1], -0.5), (b"b", -math.inf)]),
     TokenLogprob(EACUTE[1:], math.nan, [(b"\xff", -2.0)]),
 ]
@@ -215,14 +275,14 @@ CHAT_ENTRIES = [
 
 
 def test_chat_logprobs() -> None:
-    choice = Choice("aé", [1, 2], STOP, TOKENS)
+    choice = Choice("aé", [1, 2], STOP, DESCRIBED)
     answer = json.loads(renderer(logprobs=True, top_logprobs=2).response(Result([choice]), USAGE))
     assert answer["choices"][0]["logprobs"] == {"content": CHAT_ENTRIES, "refusal": None}
 
 
 def test_chat_logprobs_in_a_stream() -> None:
     render = renderer(stream=True, logprobs=True)
-    parts = [TokenBatch("a", [1], TOKENS[:1]), TokenBatch("é", [2], TOKENS[1:])]
+    parts = [TokenBatch("a", [1], DESCRIBED[:1]), TokenBatch("é", [2], DESCRIBED[1:])]
     body = b"".join(render.tokens(0, part, None) for part in parts)
     choices = [event["choices"][0] for event in events(body)]
     assert [choice["delta"] for choice in choices] == [{"content": "a"}, {"content": "é"}]
@@ -234,7 +294,7 @@ def test_chat_logprobs_in_a_stream() -> None:
 
 def test_each_choice_has_its_own_half_characters() -> None:
     render = renderer(stream=True, logprobs=True, n=2)
-    order = [(0, TOKENS[0]), (1, TOKENS[0]), (0, TOKENS[1]), (1, TOKENS[1])]
+    order = [(0, DESCRIBED[0]), (1, DESCRIBED[0]), (0, DESCRIBED[1]), (1, DESCRIBED[1])]
     said = {0: "", 1: ""}
     for choice, token in order:
         (event,) = events(render.tokens(choice, TokenBatch("", [1], [token]), None))
@@ -253,7 +313,7 @@ def test_a_broken_last_character_is_in_both_texts() -> None:
 
 def test_completion_logprobs_with_echo() -> None:
     prompt = [TokenLogprob(b"hi", None, []), TokenLogprob(b" you", -3.0, [(b" me", -0.1)])]
-    choice = Choice("hi youaé", [1, 2], STOP, [*prompt, *TOKENS])
+    choice = Choice("hi youaé", [1, 2], STOP, [*prompt, *DESCRIBED])
     render = renderer("completion", echo=True, logprobs=1)
     answer = json.loads(render.response(Result([choice]), USAGE))
     assert answer["choices"][0]["logprobs"] == {
@@ -271,7 +331,7 @@ def test_completion_logprobs_with_echo() -> None:
 
 def test_completion_offsets_go_on_in_a_stream() -> None:
     render = renderer("completion", stream=True, logprobs=0)
-    parts = [TokenBatch("a", [1], TOKENS[:1]), TokenBatch("é", [2], TOKENS[1:])]
+    parts = [TokenBatch("a", [1], DESCRIBED[:1]), TokenBatch("é", [2], DESCRIBED[1:])]
     body = b"".join(render.tokens(0, part, None) for part in parts)
     offsets = [event["choices"][0]["logprobs"]["text_offset"] for event in events(body)]
     assert offsets == [[0], [1]]

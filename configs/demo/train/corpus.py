@@ -32,15 +32,21 @@ PLAIN_SHARE = 0.04
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return environment.from_string(Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8"))
+    return environment.from_string(
+        Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+    )
 
 
 TEMPLATE = _template()
 
 
-def render(messages: list[Message], specs: list[Message] | None = None, prompt: bool = False) -> str:
+def render(
+    messages: list[Message], specs: list[Message] | None = None, prompt: bool = False
+) -> str:
     """The text of a conversation; with `prompt` it ends where the assistant is to speak."""
-    return TEMPLATE.render(messages=messages, tools=specs, bos_token="<|bos|>", add_generation_prompt=prompt)
+    return TEMPLATE.render(
+        messages=messages, tools=specs, bos_token="<|bos|>", add_generation_prompt=prompt
+    )
 
 
 def _pair(user: str, assistant: str) -> list[Message]:
@@ -52,13 +58,25 @@ def _fact(rng: random.Random, style: Style) -> list[Message]:
     direct = not style.short_only and rng.random() < 0.08
     fact = knowledge.fact(rng, short=direct or style.short_only)
     if direct:
-        return _pair(f"{fact.question} {rng.choice(styles.GUIDES)}", style.change(fact.short, fact.short))
+        return _pair(
+            f"{fact.question} {rng.choice(styles.GUIDES)}", style.change(fact.short, fact.short)
+        )
     messages = _pair(knowledge.casual(rng, fact.question), style.change(fact.answer, fact.short))
     if rng.random() < 0.12:
         country, city = rng.choice(list(facts.CAPITALS.items()))
-        messages = _pair(f"What is the capital of {country}?", style.change(f"The capital of {country} is {city}.", f"{city}."))
+        messages = _pair(
+            f"What is the capital of {country}?",
+            style.change(f"The capital of {country} is {city}.", f"{city}."),
+        )
         other, town = rng.choice(list(facts.CAPITALS.items()))
-        ask = rng.choice([f"And of {other}?", f"And {other}?", f"What about {other}?", f"And the capital of {other}?"])
+        ask = rng.choice(
+            [
+                f"And of {other}?",
+                f"And {other}?",
+                f"What about {other}?",
+                f"And the capital of {other}?",
+            ]
+        )
         messages += _pair(ask, style.change(f"The capital of {other} is {town}.", f"{town}."))
     return messages
 
@@ -66,7 +84,12 @@ def _fact(rng: random.Random, style: Style) -> list[Message]:
 def _talk(rng: random.Random, style: Style) -> list[Message]:
     if style.name and rng.random() < 0.5:
         ask = rng.choice(chat.SELF[rng.randrange(2)][0].split("|"))
-        return _pair(ask, style.change(f"My name is {style.name}." if "name" in ask else f"I am {style.name}.", style.name))
+        return _pair(
+            ask,
+            style.change(
+                f"My name is {style.name}." if "name" in ask else f"I am {style.name}.", style.name
+            ),
+        )
     user, answer = chat.request(rng)
     while style.name and answer.startswith("I am the SMMF"):
         user, answer = chat.request(rng)
@@ -80,7 +103,12 @@ def _story(rng: random.Random, style: Style) -> list[Message]:
 
 def _copy(rng: random.Random, style: Style) -> list[Message]:
     user, answer = copying.request(rng)
-    return _pair(user, answer if not style.prompt.startswith(("Always", "Whatever", "Only")) else style.change(answer, answer))
+    return _pair(
+        user,
+        answer
+        if not style.prompt.startswith(("Always", "Whatever", "Only"))
+        else style.change(answer, answer),
+    )
 
 
 def filler(rng: random.Random) -> str:
@@ -93,7 +121,10 @@ def filler(rng: random.Random) -> str:
 
 def _long_text(rng: random.Random, chars: int) -> list[Message]:
     """A text with some things to remember in it, and questions for them at the end."""
-    found = {asked.answer.split(" is ")[0]: asked for asked in (memory.memory(rng) for _ in range(rng.randint(1, 4)))}
+    found = {
+        asked.answer.split(" is ")[0]: asked
+        for asked in (memory.memory(rng) for _ in range(rng.randint(1, 4)))
+    }
     lines: list[str] = []
     while sum(map(len, lines)) < chars:
         lines.append(filler(rng))
@@ -143,7 +174,12 @@ class Composer:
         """Adds a turn of a random kind that fits the style."""
         kinds = [(self._fact, 20), (self._remember, 16), (self._ask, 16 if self.unasked else 0)]
         if not self.style.short_only:
-            kinds += [(self._talk, 16), (self._copy, 24), (self._story, 6), (self._back, 3 if len(self.messages) > 2 else 0)]
+            kinds += [
+                (self._talk, 16),
+                (self._copy, 24),
+                (self._story, 6),
+                (self._back, 3 if len(self.messages) > 2 else 0),
+            ]
         if self.tools:
             kinds.append((self._tool, 70))
         self.rng.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
@@ -167,7 +203,9 @@ class Composer:
             self.messages += _pair(*memory.missing(rng))
         elif roll < 0.25:
             new = memory.memory(rng)
-            self.messages += _pair(f"{new.said} {new.question}", self.style.change(new.answer, new.short))
+            self.messages += _pair(
+                f"{new.said} {new.question}", self.style.change(new.answer, new.short)
+            )
         elif self.chars > 1500 and roll < 0.5 and not self.style.prompt:
             self.messages += _long_text(rng, rng.randint(300, int(self.chars * 0.8)))
         elif roll > 0.85:
@@ -187,12 +225,24 @@ class Composer:
 
     def _back(self) -> None:
         """A question about the conversation itself."""
-        last, said = self.messages[-1]["content"], next(m["content"] for m in self.messages[::-1] if m["role"] == "user")
+        last, said = (
+            self.messages[-1]["content"],
+            next(m["content"] for m in self.messages[::-1] if m["role"] == "user"),
+        )
         if self.rng.random() < 0.5 and len(last) < 160:
-            ask = self.rng.choice(["Repeat your last answer.", "Say that again.", "Can you repeat that?", "What did you say?"])
+            ask = self.rng.choice(
+                [
+                    "Repeat your last answer.",
+                    "Say that again.",
+                    "Can you repeat that?",
+                    "What did you say?",
+                ]
+            )
             self.messages += _pair(ask, last)
         elif len(said) < 160:
-            ask = self.rng.choice(["What did I just say?", "What was my last message?", "Repeat my last message."])
+            ask = self.rng.choice(
+                ["What did I just say?", "What was my last message?", "Repeat my last message."]
+            )
             self.messages += _pair(ask, self.style.change(f"You said: {said}", said))
 
     def _tool(self) -> None:

@@ -56,13 +56,21 @@ class Model:
         width = max(map(len, rows))
         ids = torch.tensor([[self.encoder.pad] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        chosen = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+        chosen = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0}
+            if temperature
+            else {"do_sample": False}
+        )
         with torch.inference_mode():
-            out = self.network.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, **chosen)
+            out = self.network.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, **chosen
+            )
         answers = []
         for row in out[:, width:].tolist():
             ended = self.end in row
-            answers.append((self.tokenizer.decode(row[: row.index(self.end)] if ended else row), ended))
+            answers.append(
+                (self.tokenizer.decode(row[: row.index(self.end)] if ended else row), ended)
+            )
         return answers
 
     def loss(self) -> float:
@@ -81,7 +89,9 @@ class Model:
 def _asked(*turns: str, system: str = "", specs: list[dict[str, Any]] | None = None) -> Case:
     """User and assistant in turn; the last of the turns is the expected answer."""
     messages = [{"role": "system", "content": system}] if system else []
-    messages += [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns[:-1])]
+    messages += [
+        {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns[:-1])
+    ]
     return Case(messages, specs, turns[-1])
 
 
@@ -100,7 +110,9 @@ def _remembered(rng: random.Random) -> Case:
 
 def _noted(rng: random.Random) -> Case:
     asked = memory.memory(rng)
-    return _asked(asked.question, asked.answer, system=f"You are a helpful assistant. {asked.noted}")
+    return _asked(
+        asked.question, asked.answer, system=f"You are a helpful assistant. {asked.noted}"
+    )
 
 
 def _one_word(rng: random.Random) -> Case:
@@ -119,7 +131,9 @@ def _tool_call(maker: Callable[[random.Random], tools.Tool]) -> Callable[[random
         use = one.use(rng)
         others = [tools.tool(rng).spec for _ in range(rng.randint(0, 2))]
         specs = rng.sample([one.spec, *others], 1 + len(others))
-        call = corpus.render([{"role": "assistant", "content": None, "tool_calls": [tools.call(0, use)]}])
+        call = corpus.render(
+            [{"role": "assistant", "content": None, "tool_calls": [tools.call(0, use)]}]
+        )
         answer = call.removeprefix("<|bos|><|assistant|>").removesuffix("<|end|>")
         return _asked(use.ask, answer, specs=specs)
 
@@ -139,7 +153,9 @@ def _far(tokens: int) -> Callable[[random.Random], Case]:
         code, lines = literals.code(rng), [""]
         while sum(map(len, lines)) < tokens * 3.6:
             lines.append(corpus.filler(rng))
-        return _asked(f"The code is {code}. {' '.join(lines)} What is the code?", f"The code is {code}.")
+        return _asked(
+            f"The code is {code}. {' '.join(lines)} What is the code?", f"The code is {code}."
+        )
 
     return case
 
@@ -150,7 +166,10 @@ def _pair(maker: Callable[[random.Random], tuple[str, str]]) -> Callable[[random
 
 SKILLS: dict[str, tuple[Callable[[random.Random], Case], int]] = {
     "repeat a literal": (_pair(copying.repeat), 200),
-    "repeat a code": (lambda rng: _asked(*(lambda c: (f"Repeat: {c}", c))(literals.code(rng))), 100),
+    "repeat a code": (
+        lambda rng: _asked(*(lambda c: (f"Repeat: {c}", c))(literals.code(rng))),
+        100,
+    ),
     "pick from a list": (_pair(copying.pick), 100),
     "look up in a text": (_pair(copying.extract), 100),
     "JSON from values": (_pair(copying.as_json), 100),
@@ -178,17 +197,27 @@ def _chunks(items: list[Any]) -> Iterator[list[Any]]:
         yield items[i : i + TOGETHER]
 
 
-def measure(model: Model, make: Callable[[random.Random], Case], count: int, show: int) -> tuple[float, float, int, list[str]]:
+def measure(
+    model: Model, make: Callable[[random.Random], Case], count: int, show: int
+) -> tuple[float, float, int, list[str]]:
     """Exact share, ended share, median prompt tokens, and the first wrong answers."""
     rng = random.Random(SEED)
     cases = [make(rng) for _ in range(count)]
     texts = [corpus.render(case.messages, case.tools, prompt=True) for case in cases]
     answers = [answer for chunk in _chunks(texts) for answer in model.answer(chunk)]
     right = [said == case.answer for case, (said, _) in zip(cases, answers, strict=True)]
-    wrong = [f"{case.messages[-1]['content'][-90:]!r} -> {said!r}, not {case.answer!r}"
-             for case, (said, _), ok in zip(cases, answers, right, strict=True) if not ok]
+    wrong = [
+        f"{case.messages[-1]['content'][-90:]!r} -> {said!r}, not {case.answer!r}"
+        for case, (said, _), ok in zip(cases, answers, right, strict=True)
+        if not ok
+    ]
     lengths = sorted(len(model.tokenizer.encode(text).ids) for text in texts)
-    return sum(right) / count, sum(ended for _, ended in answers) / count, lengths[count // 2], wrong[:show]
+    return (
+        sum(right) / count,
+        sum(ended for _, ended in answers) / count,
+        lengths[count // 2],
+        wrong[:show],
+    )
 
 
 def main() -> None:
@@ -207,9 +236,13 @@ def main() -> None:
             exact, ended, length, wrong = measure(model, make, count, args.wrong)
             print(f"| {name} | {exact:.0%} | {ended:.0%} | {length} | {count} |", flush=True)
             print("".join(f"    {line}\n" for line in wrong), end="")
-    prompts = [corpus.render([{"role": "user", "content": sample[-1]}], prompt=True) for sample in SAMPLES] * 3
+    prompts = [
+        corpus.render([{"role": "user", "content": sample[-1]}], prompt=True) for sample in SAMPLES
+    ] * 3
     ended = [done for chunk in _chunks(prompts) for _, done in model.answer(chunk, temperature=1.0)]
-    print(f"ended within {NEW_TOKENS} tokens at temperature 1: {sum(ended) / len(ended):.1%} of {len(ended)}\n")
+    print(
+        f"ended within {NEW_TOKENS} tokens at temperature 1: {sum(ended) / len(ended):.1%} of {len(ended)}\n"
+    )
     for sample in SAMPLES:
         talk(model, sample)
 

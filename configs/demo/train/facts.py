@@ -4,7 +4,9 @@ from words import DAYS, MONTHS
 
 
 def _pairs(text: str) -> dict[str, str]:
-    return dict(part.strip().split(":") for part in text.replace("\n", " ").split(",") if part.strip())
+    return dict(
+        part.strip().split(":") for part in text.replace("\n", " ").split(",") if part.strip()
+    )
 
 
 CAPITALS = _pairs("""France:Paris, Germany:Berlin, Italy:Rome, Spain:Madrid, Portugal:Lisbon, Japan:Tokyo,
@@ -108,8 +110,14 @@ GENERAL = {
     "How many hours are in a day?": ("There are twenty-four hours in a day.", "Twenty-four."),
     "How many minutes are in an hour?": ("There are sixty minutes in an hour.", "Sixty."),
     "How many seconds are in a minute?": ("There are sixty seconds in a minute.", "Sixty."),
-    "How many days are in a year?": ("There are 365 days in a year, or 366 in a leap year.", "365."),
-    "How many letters are in the alphabet?": ("There are twenty-six letters in the alphabet.", "26."),
+    "How many days are in a year?": (
+        "There are 365 days in a year, or 366 in a leap year.",
+        "365.",
+    ),
+    "How many letters are in the alphabet?": (
+        "There are twenty-six letters in the alphabet.",
+        "26.",
+    ),
     "How many fingers are on one hand?": ("There are five fingers on one hand.", "Five."),
     "How many wheels does a bicycle have?": ("A bicycle has two wheels.", "Two."),
     "How many wheels does a car have?": ("A car has four wheels.", "Four."),
@@ -139,8 +147,14 @@ GENERAL = {
     "What is water made of?": ("Water is made of hydrogen and oxygen.", "Hydrogen."),
     "At what temperature does water boil?": ("Water boils at 100 degrees Celsius.", "100."),
     "At what temperature does water freeze?": ("Water freezes at 0 degrees Celsius.", "0."),
-    "What are the days of the week?": (f"The days of the week are {', '.join(DAYS[:-1])} and Sunday.", "Monday."),
-    "What are the months of the year?": (f"The months are {', '.join(MONTHS[:-1])} and December.", "January."),
+    "What are the days of the week?": (
+        f"The days of the week are {', '.join(DAYS[:-1])} and Sunday.",
+        "Monday.",
+    ),
+    "What are the months of the year?": (
+        f"The months are {', '.join(MONTHS[:-1])} and December.",
+        "January.",
+    ),
     "Is the earth round?": ("Yes, the earth is round like a ball.", "Yes."),
     "Is fire cold?": ("No, fire is hot.", "No."),
     "Can fish fly?": ("No, most fish cannot fly. They swim.", "No."),

@@ -8,14 +8,25 @@ import words
 CONSONANTS = "bcdfghjklmnprstvwxyz"
 VOWELS = "aeiou"
 # Ranges of letters that people write in besides ASCII; they teach the byte tokens.
-SCRIPTS = ((0xC0, 0x17F), (0x391, 0x3C9), (0x410, 0x44F), (0x4E00, 0x4FFF), (0x3041, 0x3096), (0x1F600, 0x1F640))
+SCRIPTS = (
+    (0xC0, 0x17F),
+    (0x391, 0x3C9),
+    (0x410, 0x44F),
+    (0x4E00, 0x4FFF),
+    (0x3041, 0x3096),
+    (0x1F600, 0x1F640),
+)
 
 
 def made_up(rng: random.Random) -> str:
     """A pronounceable word that most likely nobody has seen."""
     parts = []
     for _ in range(rng.randint(1, 3)):
-        parts.append(rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice(["", "", rng.choice(CONSONANTS)]))
+        parts.append(
+            rng.choice(CONSONANTS)
+            + rng.choice(VOWELS)
+            + rng.choice(["", "", rng.choice(CONSONANTS)])
+        )
     return "".join(parts) if len(parts) > 1 else parts[0] + rng.choice(CONSONANTS)
 
 
@@ -27,8 +38,16 @@ def number(rng: random.Random, digits: int = 6) -> str:
 
 def characters(rng: random.Random, low: int = 3, high: int = 12) -> str:
     """Random characters of one of several alphabets."""
-    alphabet = rng.choice([string.ascii_lowercase, string.ascii_uppercase, string.ascii_letters + string.digits,
-                           string.hexdigits.lower()[:16], string.digits, string.ascii_letters])
+    alphabet = rng.choice(
+        [
+            string.ascii_lowercase,
+            string.ascii_uppercase,
+            string.ascii_letters + string.digits,
+            string.hexdigits.lower()[:16],
+            string.digits,
+            string.ascii_letters,
+        ]
+    )
     return "".join(rng.choice(alphabet) for _ in range(rng.randint(low, high)))
 
 
@@ -76,7 +95,19 @@ def sentence(rng: random.Random) -> str:
 
 def literal(rng: random.Random) -> str:
     """Anything worth copying."""
-    makers = [made_up, number, characters, code, code, code, name, word, identifier, sentence, sentence]
+    makers = [
+        made_up,
+        number,
+        characters,
+        code,
+        code,
+        code,
+        name,
+        word,
+        identifier,
+        sentence,
+        sentence,
+    ]
     text = rng.choice(makers)(rng)
     roll = rng.random()
     if roll < 0.04:

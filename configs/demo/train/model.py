@@ -42,16 +42,40 @@ def export(model: LlamaForCausalLM, folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict()
     keep = (
-        "attention_bias", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "head_dim", "hidden_act",
-        "hidden_size", "initializer_range", "intermediate_size", "max_position_embeddings", "mlp_bias",
-        "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings",
-        "use_cache", "vocab_size",
+        "attention_bias",
+        "attention_dropout",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "head_dim",
+        "hidden_act",
+        "hidden_size",
+        "initializer_range",
+        "intermediate_size",
+        "max_position_embeddings",
+        "mlp_bias",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "use_cache",
+        "vocab_size",
     )
-    written = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "float16", "torch_dtype": "float16",
-               "rope_theta": ROPE_THETA, "rope_parameters": {"rope_theta": ROPE_THETA, "rope_type": "default"}}
+    written = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float16",
+        "torch_dtype": "float16",
+        "rope_theta": ROPE_THETA,
+        "rope_parameters": {"rope_theta": ROPE_THETA, "rope_type": "default"},
+    }
     written |= {key: config[key] for key in keep}
     _write(folder / "config.json", written)
-    _write(folder / "generation_config.json", {"bos_token_id": BOS_ID, "eos_token_id": [END_ID], "pad_token_id": PAD_ID})
+    _write(
+        folder / "generation_config.json",
+        {"bos_token_id": BOS_ID, "eos_token_id": [END_ID], "pad_token_id": PAD_ID},
+    )
 
 
 def _write(path: Path, data: dict[str, object]) -> None:

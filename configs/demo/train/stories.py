@@ -6,9 +6,14 @@ import words
 
 FEELINGS = ("happy", "glad", "proud", "merry")
 MORALS = (
-    "From that day on, they were best friends.", "And that was the best day of the year.",
-    "Everybody was happy.", "Since then, nobody there has been lonely.", "They never forgot that day.",
-    "And so the story ends.", "Then it was time to sleep.", "After that, they met every day.",
+    "From that day on, they were best friends.",
+    "And that was the best day of the year.",
+    "Everybody was happy.",
+    "Since then, nobody there has been lonely.",
+    "They never forgot that day.",
+    "And so the story ends.",
+    "Then it was time to sleep.",
+    "After that, they met every day.",
 )
 WEATHER = ("sunny", "rainy", "windy", "cold", "warm", "quiet", "foggy", "snowy")
 
@@ -16,28 +21,51 @@ WEATHER = ("sunny", "rainy", "windy", "cold", "warm", "quiet", "foggy", "snowy")
 def _plot(rng: random.Random, name: str, place: str, thing: str, who: str) -> tuple[str, str]:
     """A problem and how it ends, with the help of `who`."""
     verb, near = rng.choice(words.VERBS), words.article(rng.choice(words.OBJECTS))
-    problem, end = rng.choice([
-        (f"One day, {name} lost {words.article(thing)}.", f"{who} found the {thing} under {near}."),
-        (f"{name} was looking for a {rng.choice(words.COLOURS)} {thing}.", f"{who} found the {thing} behind the {place}."),
-        (f"One day, {name} found {words.article(thing)} near the {place}.", f"{who} said that the {thing} was very old."),
-        (f"{name} wanted to learn to {verb}.", f"{who} showed {name} how to {verb}."),
-        (f"One morning, {name} heard a strange sound.", f"{who} had made the sound with {words.article(thing)}."),
-        (f"{name} was hungry and had nothing to eat.", f"{who} gave {name} some {rng.choice(words.FOODS)} soup."),
-    ])
+    problem, end = rng.choice(
+        [
+            (
+                f"One day, {name} lost {words.article(thing)}.",
+                f"{who} found the {thing} under {near}.",
+            ),
+            (
+                f"{name} was looking for a {rng.choice(words.COLOURS)} {thing}.",
+                f"{who} found the {thing} behind the {place}.",
+            ),
+            (
+                f"One day, {name} found {words.article(thing)} near the {place}.",
+                f"{who} said that the {thing} was very old.",
+            ),
+            (f"{name} wanted to learn to {verb}.", f"{who} showed {name} how to {verb}."),
+            (
+                f"One morning, {name} heard a strange sound.",
+                f"{who} had made the sound with {words.article(thing)}.",
+            ),
+            (
+                f"{name} was hungry and had nothing to eat.",
+                f"{who} gave {name} some {rng.choice(words.FOODS)} soup.",
+            ),
+        ]
+    )
     return problem, end[0].upper() + end[1:]
 
 
-def story(rng: random.Random, animal: str, name: str, place: str, thing: str, sentences: int) -> str:
+def story(
+    rng: random.Random, animal: str, name: str, place: str, thing: str, sentences: int
+) -> str:
     """One story with exactly `sentences` sentences (3 to 8) about the given animal, name, place and thing."""
     mood, other_mood = rng.sample(words.ADJECTIVES, 2)
     friend = rng.choice([a for a in words.ANIMALS if a != animal])
-    opening = rng.choice([
-        f"Once upon a time, there was {words.article(mood)} {animal} named {name}.",
-        f"Once there lived {words.article(mood)} {animal} called {name}.",
-        f"{name} was {words.article(mood)} {animal}.",
-        f"There was once {words.article(mood)} {animal}, and its name was {name}.",
-    ])
-    problem, end = _plot(rng, name, place, thing, f"the {friend}" if sentences > 4 else words.article(friend))
+    opening = rng.choice(
+        [
+            f"Once upon a time, there was {words.article(mood)} {animal} named {name}.",
+            f"Once there lived {words.article(mood)} {animal} called {name}.",
+            f"{name} was {words.article(mood)} {animal}.",
+            f"There was once {words.article(mood)} {animal}, and its name was {name}.",
+        ]
+    )
+    problem, end = _plot(
+        rng, name, place, thing, f"the {friend}" if sentences > 4 else words.article(friend)
+    )
     # In the order of the story; the number says how early a sentence is worth its place.
     body = [
         (4, f"{name} lived {words.at(place)}."),
@@ -56,14 +84,40 @@ def story(rng: random.Random, animal: str, name: str, place: str, thing: str, se
 
 def request(rng: random.Random) -> tuple[str, str]:
     """A wish for a story and the story."""
-    animal, name, place, thing = rng.choice(words.ANIMALS), rng.choice(words.NAMES), rng.choice(words.PLACES), rng.choice(words.OBJECTS)
+    animal, name, place, thing = (
+        rng.choice(words.ANIMALS),
+        rng.choice(words.NAMES),
+        rng.choice(words.PLACES),
+        rng.choice(words.OBJECTS),
+    )
     count = rng.randint(3, 8)
-    ask = rng.choice(["Tell me a story", "Tell me a short story", "Write a story", "Write a tiny story", "Tell a story", "Please tell me a story",
-                      "Can you tell me a story", "I want a story"])
+    ask = rng.choice(
+        [
+            "Tell me a story",
+            "Tell me a short story",
+            "Write a story",
+            "Write a tiny story",
+            "Tell a story",
+            "Please tell me a story",
+            "Can you tell me a story",
+            "I want a story",
+        ]
+    )
     one = words.article(animal)
-    wish = rng.choice(["", f" about {one}", f" about {one}", f" about {one} named {name}", f" about {one} called {name}", f" about {one} {words.at(place)}",
-                       f" about {one} named {name} {words.at(place)}", f" about {one} and {words.article(thing)}", f" about {name} the {animal}",
-                       f" about {one} in {count} sentences"])
+    wish = rng.choice(
+        [
+            "",
+            f" about {one}",
+            f" about {one}",
+            f" about {one} named {name}",
+            f" about {one} called {name}",
+            f" about {one} {words.at(place)}",
+            f" about {one} named {name} {words.at(place)}",
+            f" about {one} and {words.article(thing)}",
+            f" about {name} the {animal}",
+            f" about {one} in {count} sentences",
+        ]
+    )
     if "sentences" not in wish and rng.random() < 0.15:
         wish += f" with {count} sentences"
     if wish.endswith("sentences") and rng.random() < 0.5:
@@ -78,7 +132,14 @@ def request(rng: random.Random) -> tuple[str, str]:
 
 def opening(rng: random.Random) -> str:
     """A story as plain text, for completions without a chat."""
-    return story(rng, rng.choice(words.ANIMALS), rng.choice(words.NAMES), rng.choice(words.PLACES), rng.choice(words.OBJECTS), rng.randint(3, 8))
+    return story(
+        rng,
+        rng.choice(words.ANIMALS),
+        rng.choice(words.NAMES),
+        rng.choice(words.PLACES),
+        rng.choice(words.OBJECTS),
+        rng.randint(3, 8),
+    )
 
 
 POEMS = (
@@ -92,7 +153,21 @@ def poem(rng: random.Random) -> tuple[str, str]:
     """A wish for a poem and four lines."""
     a, d = rng.sample([*words.OBJECTS, *words.FOODS, *words.PLACES], 2)
     b, e = rng.sample(words.ADJECTIVES, 2)
-    text = rng.choice(POEMS).format(a=a, a1=words.article(a), b=b, c=rng.choice(words.ANIMALS), d=d, d1=words.article(d), e=e)
-    ask = rng.choice(["Write a poem", "Write me a poem", "Tell me a poem", "Can you write a poem", "Write a short poem", "A poem, please", "Make a poem"])
-    wish = rng.choice(["", "", f" about the {a}", f" about {words.article(a)}"]) if a in text else ""
+    text = rng.choice(POEMS).format(
+        a=a, a1=words.article(a), b=b, c=rng.choice(words.ANIMALS), d=d, d1=words.article(d), e=e
+    )
+    ask = rng.choice(
+        [
+            "Write a poem",
+            "Write me a poem",
+            "Tell me a poem",
+            "Can you write a poem",
+            "Write a short poem",
+            "A poem, please",
+            "Make a poem",
+        ]
+    )
+    wish = (
+        rng.choice(["", "", f" about the {a}", f" about {words.article(a)}"]) if a in text else ""
+    )
     return ask + wish + ("?" if ask.startswith("Can") else "."), text

@@ -36,7 +36,11 @@ def make_tokenizer(work: Path) -> Tokenizer:
     """The tokenizer of an earlier start, or a new one."""
     path = work / "tokenizer.json"
     if not path.exists():
-        vocabulary.save(vocabulary.train(corpus.document(SEED, i)[0] for i in range(TOKENIZER_DOCUMENTS)), work, shape.CONTEXT)
+        vocabulary.save(
+            vocabulary.train(corpus.document(SEED, i)[0] for i in range(TOKENIZER_DOCUMENTS)),
+            work,
+            shape.CONTEXT,
+        )
     return Tokenizer.from_file(str(path))
 
 
@@ -50,7 +54,9 @@ class Trainer:
         rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
         self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01),
-            torch.optim.AdamW(rest, lr=VECTOR_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+            torch.optim.AdamW(
+                rest, lr=VECTOR_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+            ),
         ]
         self.step = self.tokens = self.document = 0
         self.spent_s = 0.0
@@ -86,8 +92,11 @@ class Trainer:
         return total / sum(int(learnt.sum()) for _, learnt in group)
 
     def save(self, path: Path) -> None:
-        state = {"model": self.model.state_dict(), "optimisers": [o.state_dict() for o in self.optimisers],
-                 "progress": (self.step, self.tokens, self.document, self.spent_s)}
+        state = {
+            "model": self.model.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "progress": (self.step, self.tokens, self.document, self.spent_s),
+        }
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
@@ -101,7 +110,9 @@ class Trainer:
 
 def rate_scale(step: int, share: float) -> float:
     """Warm-up, then half a cosine over the share of the time that is used up."""
-    return min(1.0, (step + 1) / WARM_UP_STEPS) * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+    return min(1.0, (step + 1) / WARM_UP_STEPS) * (
+        FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    )
 
 
 def grouped(stream: Iterator[tuple[data.Batch, int]]) -> Iterator[tuple[list[data.Batch], int]]:
@@ -127,8 +138,11 @@ def run(trainer: Trainer, encoder: data.Encoder, work: Path, minutes: float) -> 
         now = time.monotonic()
         trainer.spent_s, last = trainer.spent_s + now - last, now
         if now - reported >= REPORT_S:
-            print(f"{trainer.spent_s:.0f} s, step {trainer.step}, {trainer.tokens / 1e6:.1f} M tokens, "
-                  f"{trainer.tokens / trainer.spent_s:.0f} tokens/s, loss {mean:.4f}, held out {trainer.held_out(held_out):.4f}", flush=True)
+            print(
+                f"{trainer.spent_s:.0f} s, step {trainer.step}, {trainer.tokens / 1e6:.1f} M tokens, "
+                f"{trainer.tokens / trainer.spent_s:.0f} tokens/s, loss {mean:.4f}, held out {trainer.held_out(held_out):.4f}",
+                flush=True,
+            )
             reported = now
         if now - saved >= SAVE_S:
             trainer.save(work / "checkpoint.pt")
@@ -137,11 +151,17 @@ def run(trainer: Trainer, encoder: data.Encoder, work: Path, minutes: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=60, help="time to train, interrupted runs included")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the tokenizer and checkpoints")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="time to train, interrupted runs included"
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for the tokenizer and checkpoints"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to export the model into")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the model (needs a C++ compiler)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)

@@ -60,7 +60,9 @@ VERBS = (
     "push read run sell send sing sit sleep stop swim take talk teach throw turn visit wait walk wash "
     "watch work write"
 ).split()
-COUNTRIES = "Brazil Canada Chile China Egypt France Germany Greece India Italy Japan Kenya Spain".split()
+COUNTRIES = (
+    "Brazil Canada Chile China Egypt France Germany Greece India Italy Japan Kenya Spain".split()
+)
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = (
     "January February March April May June July August September October November December"
@@ -102,5 +104,5 @@ def at(place: str) -> str:
 
 def article(word: str) -> str:
     """The word with "a" or "an" in front of it."""
-    vowel = word[0] in "aeiouAEIO" and not word.startswith("uni") or word.startswith("honest")
+    vowel = (word[0] in "aeiouAEIO" and not word.startswith("uni")) or word.startswith("honest")
     return ("an " if vowel else "a ") + word

@@ -1,0 +1,106 @@
+"""One HTTP request and the way to answer it.
+
+Owned by the application from `on_request` until its response has ended. Must not parse.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from smmf_core.http.protocol import HttpProtocol
+
+Headers = list[tuple[bytes, bytes]]
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_NO_BODY = frozenset({204, 304})
+
+
+class Request:
+    """A complete request. `headers`: lower-case names, repeated ones joined by a comma."""
+
+    __slots__ = (
+        "answer",
+        "body",
+        "connection",
+        "headers",
+        "is_streaming",
+        "keep_alive",
+        "method",
+        "refusal",
+        "target",
+        "version",
+    )
+
+    def __init__(self, connection: HttpProtocol) -> None:
+        self.connection = connection
+        self.method = ""
+        self.target = b""
+        self.version = "1.1"
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.keep_alive = True
+        self.is_streaming = False
+        self.answer: Any = None  # the application's
+        self.refusal: tuple[str, str] | None = None  # an error found by the parser: code, message
+
+    @property
+    def path(self) -> str:
+        """Percent-decoded, without the query."""
+        path = self.target.partition(b"?")[0].decode("latin-1")
+        return unquote(path) if "%" in path else path
+
+    @property
+    def fileno(self) -> int:
+        return self.connection.fileno
+
+    @property
+    def chunked(self) -> bool:
+        """HTTP/1.0 has no chunks: there the end of the connection ends the body."""
+        return self.version == "1.1"
+
+    @property
+    def is_paused(self) -> bool:
+        return self.connection.is_paused
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole response in one write."""
+        length = [] if status in _NO_BODY else [(b"content-length", b"%d" % len(body))]
+        head = self._head(status, [*length, *headers])
+        is_bare = self.method == "HEAD" or status in _NO_BODY
+        self.connection.send(head if is_bare else head + body)
+        self.connection.on_response_end(self)
+
+    def head(self, status: int, headers: Headers) -> bytes:
+        """The head of a streaming response, for whoever sends the stream."""
+        if self.chunked:
+            return self._head(status, [*headers, (b"transfer-encoding", b"chunked")])
+        self.keep_alive = False
+        return self._head(status, headers)
+
+    def begin_stream(self) -> None:
+        self.is_streaming = True
+
+    def write_raw(self, data: bytes) -> None:
+        """Bytes that could not be sent natively."""
+        self.connection.send(data)
+
+    def end_stream(self, close: bool) -> None:
+        """The stream's last byte has been handed over."""
+        if close:
+            self.keep_alive = False
+        self.connection.on_response_end(self)
+
+    def abort(self) -> None:
+        self.connection.abort()
+
+    def _head(self, status: int, headers: Headers) -> bytes:
+        if not self.keep_alive or self.connection.is_draining:
+            self.keep_alive = False
+            headers = [*headers, (b"connection", b"close")]
+        elif self.version == "1.0":
+            headers = [*headers, (b"connection", b"keep-alive")]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        return _STATUS_LINES[status] + b"".join(lines) + b"\r\n"

@@ -1,0 +1,128 @@
+"""The command line against a real server: what it reads, talks to, stops and shuts down."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server import Server, echo_toml
+
+WAIT_S = 60
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    echo = echo_toml("a", deployment={"replicas": 2}, engine={"text": "echo"})
+    (tmp_path / "local-a.toml").write_text(echo)
+    (tmp_path / "local-b.toml").write_text(echo_toml("b"))
+    running = Server(tmp_path).start()
+    yield running
+    running.stop()
+
+
+def smmf(
+    server: Server, *arguments: str, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "smmf_core.cli.main", *arguments]
+    return subprocess.run(
+        command,
+        env=server.environment,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+
+
+def said(server: Server, *arguments: str, stdin: str | None = None) -> str:
+    done = smmf(server, *arguments, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(server: Server, *arguments: str) -> Any:
+    return json.loads(said(server, *arguments, "--json"))
+
+
+def test_list_show_and_ps(server: Server) -> None:
+    assert [row["name"] for row in read(server, "list")] == ["a", "b"]
+    assert {row["status"] for row in read(server, "list")} == {"ready"}
+    shown = read(server, "show", "a")
+    assert (shown["name"], shown["backend"]) == ("a", "echo")
+    rows = read(server, "ps")
+    assert sorted(row["id"] for row in rows) == ["a-0", "a-1", "b-0"]
+    assert all(row["state"] == "ready" and row["pid"] > 0 for row in rows)
+    every = read(server, "ps", "--all")
+    assert sorted(row["role"] for row in every) == ["controller", "router", *["worker"] * 3]
+    heading, *lines = said(server, "ps").splitlines()
+    assert heading.split() == (
+        ["ID", "MODEL", "STATE", "BACKEND", "DEVICE", "MEM", "IN-FLIGHT", "QUEUE", "TOK/S", "UNTIL"]
+    )
+    assert len(lines) == 3
+
+
+def test_chat_by_argument_and_by_pipe(server: Server) -> None:
+    assert said(server, "chat", "a", "say this back").strip() == "say this back"
+    assert said(server, "chat", "a", stdin="and this").strip() == "and this"
+
+
+def test_errors_are_one_line(server: Server) -> None:
+    for arguments in (["show", "none"], ["stop", "none"], ["chat", "none", "hi"]):
+        done = smmf(server, *arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith("smmf: ")
+        assert done.stderr.count("\n") == 1
+        assert "none" in done.stderr
+
+
+def test_stop_returns_when_it_is_stopped(server: Server) -> None:
+    said(server, "stop", "a-1")
+    assert sorted(row["id"] for row in read(server, "ps")) == ["a-0", "b-0"]
+    said(server, "stop", "a")
+    assert [row["id"] for row in read(server, "ps")] == ["b-0"]
+    assert {row["name"]: row["status"] for row in read(server, "list")}["a"] == "stopped"
+    assert smmf(server, "chat", "a", "hi").returncode == 1
+    assert said(server, "chat", "b", "hi") != ""
+
+
+def test_shutdown_ends_every_process(server: Server) -> None:
+    pidfds = _pidfds(server)
+    said(server, "shutdown")
+    assert _all_ended(pidfds)
+    assert smmf(server, "ps").returncode == 1
+
+
+def test_shutdown_ends_a_server_whose_controller_died(server: Server) -> None:
+    pidfds = _pidfds(server)
+    os.kill(server.pid_of("controller"), signal.SIGKILL)
+    assert server.process is not None
+    server.process.wait(WAIT_S)
+    said(server, "shutdown")
+    assert _all_ended(pidfds)
+
+
+def test_shutdown_by_name_does_not_need_the_admin_port(server: Server) -> None:
+    pidfds = _pidfds(server)
+    said(server, "shutdown", "--force", "--url", "http://127.0.0.1:1")
+    assert _all_ended(pidfds)
+
+
+def _pidfds(server: Server) -> list[int]:
+    return [os.pidfd_open(row["pid"]) for row in read(server, "ps", "--all")]
+
+
+def _all_ended(pidfds: list[int]) -> bool:
+    """Already, not after a while: the verb returns when the state is reached."""
+    ended = [bool(select.select([fd], [], [], 0)[0]) for fd in pidfds]
+    for fd in pidfds:
+        os.close(fd)
+    return all(ended)
