@@ -13,6 +13,12 @@ serve: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
+# Measures this machine and writes the README's table.
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m bench.serve
+	$(BIN)/python -m pytest bench/micro --benchmark-only
+	$(BIN)/python -m bench.report
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,16 +1,16 @@
 // Which waiting requests enter the engine's next step.
 //
-// Owns the waiting list, the size of the batch and the window of static batching; must not know what
-// a request says or what the engine does, and reads no clock: time is a parameter. Not thread-safe.
+// Owns the waiting list, the size of the batch and the window of static batching; must not know
+// what a request says or what the engine does, and reads no clock: time is a parameter. Not thread-safe.
 //
 // next() is called once before each step. In order of priority, then arrival, the head joins while
 //   1. its sequences fit into what the batch has left of max_batch_size (a request wider than the
 //      whole batch is counted as the whole batch), and
-//   2. its prompt tokens fit into what this step has left of max_batch_tokens; the first to enter an
-//      empty batch always does.
-// A head that does not fit is not overtaken. Continuous batching asks this before every step; static
-// batching only when the batch is empty, and when the waiting would fill it or the oldest has waited
-// max_delay_s.
+//   2. its prompt tokens fit into what this step has left of max_batch_tokens; the first to enter
+//      an empty batch always does.
+// A head that does not fit is not overtaken. Continuous batching asks this before every step;
+// static batching only when the batch is empty, and when the waiting would fill it or the oldest
+// has waited max_delay_s.
 #pragma once
 
 #include <algorithm>

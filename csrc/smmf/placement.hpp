@@ -78,8 +78,8 @@ inline size_t least_connections(SlotTable& table, const Ask& ask) {
   return best;
 }
 
-// Smooth weighted round robin over the rows that fit: each earns its weight, the richest pays all of
-// it. Over a round each row gets its share, spread out rather than in a burst.
+// Smooth weighted round robin over the rows that fit: each earns its weight, the richest pays all
+// of it. Over a round each row gets its share, spread out rather than in a burst.
 inline size_t weighted(SlotTable& table, const Ask& ask) {
   size_t best = kNoSeat;
   double total = 0;
@@ -115,8 +115,8 @@ struct Placed {
 };
 
 // Takes the slots for a request, or says that it has to wait.
-//   1. Candidates are the accepting rows with slots, without the avoided worker unless it is the only
-//      one.
+//   1. Candidates are the accepting rows with slots, without the avoided worker unless it is the
+//      only one.
 //   2. No candidate: it waits.
 //   3. The width is clamped to the candidates' largest row: what no worker could ever take at once
 //      runs with what the largest has.

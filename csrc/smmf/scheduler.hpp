@@ -11,8 +11,8 @@
 //   3. Model::free is the sum of Seat::free over its workers.
 //   4. After poll() no model has a head that could be placed; only the models in `runnable_` may
 //      have one again. A busy model therefore costs poll() nothing.
-// submit, resubmit, cancel, finish, correct_tokens: O(log waiting). poll: O(log waiting + workers of
-// the model) per assignment.
+// submit, resubmit, cancel, finish, correct_tokens: O(log waiting). poll: O(log waiting + workers
+// of the model) per assignment.
 #pragma once
 
 #include <algorithm>

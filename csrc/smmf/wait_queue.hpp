@@ -7,13 +7,13 @@
 //   1. higher priority first;
 //   2. inside a priority, requests that came back from a lost worker first, in the order in which
 //      they came back: their tenant has already paid for them;
-//   3. then the tenant whose next request has the lowest start tag: start-time fair queueing (Goyal,
-//      Vin, Cheng: "Start-time Fair Queueing", SIGCOMM 1996). A request's start tag is
+//   3. then the tenant whose next request has the lowest start tag: start-time fair queueing
+//      (Goyal, Vin, Cheng: "Start-time Fair Queueing", SIGCOMM 1996). A request's start tag is
 //      max(virtual time, finish tag of its tenant's former request); its finish tag is
 //      start + cost / weight; the virtual time is the start tag of the last request served;
 //   4. at equal start tags, and inside a tenant, the one that arrived first.
-// Tags are computed when a request becomes its tenant's first: the same as at arrival, except that a
-// cancelled request has cost nothing. A priority that nobody waits in forgets its tags.
+// Tags are computed when a request becomes its tenant's first: the same as at arrival, except that
+// a cancelled request has cost nothing. A priority that nobody waits in forgets its tags.
 #pragma once
 
 #include <algorithm>
@@ -243,7 +243,8 @@ class WaitQueue {
     }
   }
 
-  static size_t before_in(const Level& level, const Waiting& request, const TenantWeights& weights) {
+  static size_t before_in(const Level& level, const Waiting& request,
+                          const TenantWeights& weights) {
     size_t count = 0;
     for (Waiting* w = level.returned.front(); w != nullptr; w = w->next) {
       if (w == &request) return count;

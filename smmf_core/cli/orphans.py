@@ -1,7 +1,7 @@
-"""Processes of a server whose Controller died: found by its run directory, verified, ended.
+"""Processes of a server whose admin API is silent: found by its run directory, verified, ended.
 
-Owns the rule that a pid alone proves nothing (it must still have the start time that the Controller
-wrote down); must not talk to a living server.
+Owns the rule that a pid alone proves nothing: it must still have the start time that was written
+down. Must not decide where the run directory is.
 """
 
 from __future__ import annotations
@@ -12,19 +12,30 @@ import select
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 POLL_S = 0.05
 _START_TIME = 19  # field 22 of /proc/PID/stat, counted behind the command's name (proc(5))
 
 
 def end(folder: Path, force: bool, limit_s: float) -> int:
-    """Ends what `children.json` in the run directory lists; SIGKILL after `limit_s`. Returns how
-    many processes there were."""
-    pidfds = [fd for fd in map(_open_verified, _children(folder)) if fd is not None]
+    """Ends what `children.json` in the run directory lists. Returns how many processes there were.
+
+    1. With `force` all are killed, a living Controller first: it would restart the others.
+    2. A living Controller is told alone: it drains its children itself.
+    3. Without one the children are told, and drain by themselves.
+    What is left after `limit_s` is killed.
+    """
+    children = sorted(_children(folder), key=lambda child: child.get("role") != "controller")
+    opened = [(child, _open_verified(child)) for child in children]
+    living = [(child, fd) for child, fd in opened if fd is not None]
+    pidfds = [fd for _, fd in living]
+    controllers = [fd for child, fd in living if child.get("role") == "controller"]
     try:
-        _signal(pidfds, signal.SIGKILL if force else signal.SIGTERM)
-        if not _wait_all(pidfds, limit_s):
-            _signal(pidfds, signal.SIGKILL)
+        if not force:
+            _signal(controllers or pidfds, signal.SIGTERM)  # 2, 3
+        if force or not _wait_all(pidfds, limit_s):
+            _signal(pidfds, signal.SIGKILL)  # 1
             _wait_all(pidfds, limit_s)
     finally:
         for fd in pidfds:
@@ -42,7 +53,16 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[_START_TIME])
 
 
-def _children(folder: Path) -> list[dict[str, int]]:
+def controller_start(pid: int) -> int | None:
+    """As start_time, of a Controller of this machine; None for another's (the pid came by HTTP)."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return start_time(pid) if b"smmf" in command else None
+
+
+def _children(folder: Path) -> list[dict[str, Any]]:
     try:
         children = json.loads((folder / "children.json").read_text())
     except (OSError, ValueError):
@@ -50,7 +70,7 @@ def _children(folder: Path) -> list[dict[str, int]]:
     return children if isinstance(children, list) else []
 
 
-def _open_verified(child: dict[str, int]) -> int | None:
+def _open_verified(child: dict[str, Any]) -> int | None:
     """A pidfd of exactly that process, or None when it is gone (its pid may be another's now)."""
     try:
         fd = os.pidfd_open(child["pid"])

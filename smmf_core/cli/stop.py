@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from smmf_core.cli import orphans
 from smmf_core.cli.http import CliError, Endpoint, Refused, Unreachable, add_flags, admin
+from smmf_core.config import Server, run_directory
 
 POLL_S = 0.1
 MARGIN_S = 15.0  # beyond the drain that the server allows, for its own stopping
@@ -29,7 +30,9 @@ def add_parser(subparsers: Any) -> None:
     add_flags(stop, json_output=False)
     shutdown = subparsers.add_parser("shutdown", help="stop the whole server")
     shutdown.add_argument("--force", action="store_true", help="do not drain")
-    shutdown.add_argument("--name", default="default", help="the server's name, if it lost its API")
+    shutdown.add_argument(
+        "--name", default="default", help="which one, when its admin API does not answer"
+    )
     shutdown.add_argument("--run-dir", default="", help="its run directory, if not the usual one")
     add_flags(shutdown, json_output=False)
 
@@ -72,12 +75,19 @@ def _is_stopped(server: Endpoint, path: str) -> bool:
 
 def _shutdown(server: Endpoint, args: argparse.Namespace) -> None:
     try:
+        pid = server.get("/admin/v1/health").get("pid", 0)
+        started = orphans.controller_start(pid)
         server.post("/admin/v1/shutdown", {"force": args.force}, SHUTDOWN_S)
     except Unreachable as error:
-        if not orphans.end(orphans.run_dir(args.name, args.run_dir), args.force, SHUTDOWN_S):
+        folder = run_directory(Server(name=args.name, run_dir=args.run_dir))
+        if not orphans.end(folder, args.force, SHUTDOWN_S):
             raise error from None
         return
-    _wait(lambda: _is_gone(server), SHUTDOWN_S, "the server is still shutting down")
+    _wait(
+        lambda: _is_gone(server) and (started is None or orphans.controller_start(pid) != started),
+        SHUTDOWN_S,
+        "the server is still shutting down",
+    )
 
 
 def _is_gone(server: Endpoint) -> bool:

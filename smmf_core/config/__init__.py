@@ -3,7 +3,14 @@
 Only `load` reads files and the environment; everything else is pure.
 """
 
-from smmf_core.config.load import ModelFlags, bundled, load_model, load_models, load_server
+from smmf_core.config.load import (
+    ModelFlags,
+    bundled,
+    load_model,
+    load_models,
+    load_server,
+    run_directory,
+)
 from smmf_core.config.problems import ConfigProblems, Problem
 from smmf_core.config.schema import (
     Deployment,
@@ -37,5 +44,6 @@ __all__ = [
     "load_model",
     "load_models",
     "load_server",
+    "run_directory",
     "spec_hash",
 ]

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import msgspec
 
+from smmf_core.config import later
 from smmf_core.config.parse import is_server_text, parse_model, parse_server
-from smmf_core.config.problems import ConfigProblems, Problem
-from smmf_core.config.schema import Model, ModelConfig, ServerConfig
+from smmf_core.config.problems import ConfigProblems, Problem, key_in_words
+from smmf_core.config.schema import Model, ModelConfig, Server, ServerConfig
 from smmf_core.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -42,6 +45,19 @@ def bundled(name: str) -> Path:
     return inside if inside.exists() else _PACKAGE.parent / "configs" / name
 
 
+def run_directory(server: Server) -> Path:
+    """Where a server keeps its control socket: by its configuration, else by its name.
+
+    `$XDG_RUNTIME_DIR/smmf/NAME`, and without that variable a folder of this user under the
+    temporary one. Whoever creates it checks its owner.
+    """
+    if server.run_dir:
+        return Path(server.run_dir).expanduser()
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime) / "smmf" if runtime else Path(gettempdir()) / f"smmf-{os.getuid()}"
+    return base / server.name
+
+
 def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
     """The server's configuration; `overrides` by dotted key ("server.port"), None means not given.
 
@@ -58,9 +74,20 @@ def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> Server
             section, _, name = key.partition(".")
             built[section][name] = value
     try:
-        return msgspec.convert(built, ServerConfig)
+        config = msgspec.convert(built, ServerConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(key_in_words(error)) from None
+    if not is_loopback(config.server.admin_host) and not config.server.api_keys:
+        raise _wrong(config.source, "needs api_keys when it is not loopback", "[server] admin_host")
+    return config
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address. A name other than localhost counts as open."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_models(targets: list[str], flags: ModelFlags | None = None) -> list[ModelConfig]:
@@ -144,6 +171,8 @@ def _from_folder(path: Path, flags: ModelFlags) -> ModelConfig:
 
 def _with_flags(config: ModelConfig, flags: ModelFlags) -> ModelConfig:
     """Flags are checked as the file's own values are."""
+    if flags.backend in later.VALUES[("model", "backend")]:
+        raise _wrong("--backend", f"'{flags.backend}' is {later.MESSAGE}")
     built = msgspec.to_builtins(config)
     if flags.backend is not None and flags.backend != config.model.backend:
         built["model"]["backend"] = flags.backend
@@ -158,7 +187,7 @@ def _with_flags(config: ModelConfig, flags: ModelFlags) -> ModelConfig:
     try:
         return msgspec.convert(built, ModelConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{config.source}: {error}") from None
+        raise ConfigError(f"{config.source}: {key_in_words(error)}") from None
 
 
 def _folder_problem(config: ModelConfig) -> Problem | None:

@@ -25,6 +25,7 @@ _TYPE_WORDS = {
 _EXPECTED = re.compile(r"Expected `([^`]+)`(.*)")
 _GOT = re.compile(r", got `([^`]+)`")
 _IN_ITEM = re.compile(r" - at `\$(.*)`$")
+_IN_SECTION = re.compile(r" - at `\$\.(\w+)\.(\w+)")
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -60,6 +61,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'x'?", or nothing when no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def key_in_words(error: msgspec.ValidationError) -> str:
+    """in_words with the section and key in front, for the error of a whole configuration."""
+    place = _IN_SECTION.search(str(error))
+    if not place:
+        return in_words(error)
+    bare = msgspec.ValidationError(str(error)[: place.start()] + str(error)[place.end() + 1 :])
+    return f"{key_name((place[1], place[2]))}: {in_words(bare)}"
 
 
 def in_words(error: msgspec.ValidationError) -> str:

@@ -64,6 +64,7 @@ _WORDS = [
     "wind",
 ]
 _PIECES = [b" " + word.encode() for word in _WORDS]
+_WORD_IDS = list(range(len(_PIECES)))
 
 
 class EchoTokenizer:
@@ -104,7 +105,17 @@ class EchoTemplate:
 class _State:
     """One sequence's script: which tokens, when the next is due, where it fails."""
 
-    __slots__ = ("at", "count", "due", "fail", "fail_at", "output", "script", "step_s")
+    __slots__ = (
+        "at",
+        "count",
+        "due",
+        "fail",
+        "fail_at",
+        "is_special",
+        "output",
+        "script",
+        "step_s",
+    )
 
     def __init__(self, sequence: Sequence, settings: EchoOptions, now: float) -> None:
         self.script = _script(sequence.submit, settings)
@@ -118,11 +129,41 @@ class _State:
         self.fail, _, fail_at = settings.fail.partition(":")
         self.fail_at = int(fail_at) if fail_at else 0
         self.output = Output(sequence, 0)
+        self.is_special = bool(self.fail) or sequence.params.logprobs is not None
 
-    def token(self) -> int:
-        if self.script:
-            return self.script[self.at % len(self.script)]
-        return self.at % len(_PIECES)
+    def advance(self) -> Output:
+        """The next token. The Output is the same object each time: it is consumed at once."""
+        at, output = self.at, self.output
+        script = self.script or _WORD_IDS
+        output.token = script[at % len(script)]
+        if self.is_special:
+            self._inject()
+            self._describe()
+        self.at = at = at + 1
+        output.ended = at >= self.count
+        return output
+
+    def _inject(self) -> None:
+        if not self.fail or self.at + 1 != self.fail_at:
+            return
+        if self.fail == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.fail == "hang":
+            while True:
+                time.sleep(3600)
+        elif self.fail == "error":
+            self.output.error = RuntimeError("the echo engine was told to fail here")
+
+    def _describe(self) -> None:
+        output, sequence = self.output, self.output.sequence
+        best = sequence.params.logprobs
+        if best is None:
+            return
+        output.logprobs = _logprobs(output.token, best)
+        is_first = self.at + sequence.prompt_len == len(sequence.prompt)
+        wanted = is_first and sequence.prompt_logprobs is not None
+        rest = sequence.prompt[1:] if wanted else []
+        output.prompt_logprobs = [_logprobs(t, best) for t in rest] if wanted else None
 
 
 class EchoEngine:
@@ -171,47 +212,18 @@ class EchoEngine:
         outputs: list[Output] = []
         following = math.inf
         for state in self._running.values():
-            if state.due <= now:
-                if state.fail:
-                    self._inject(state)
-                output = state.output
-                output.token = state.token()
-                if output.sequence.params.logprobs is not None:
-                    self._describe(state)
-                state.at += 1
-                output.ended = state.at >= state.count
-                outputs.append(output)
+            due = state.due
+            if due <= now:
+                outputs.append(state.advance())
                 if state.step_s:
-                    state.due = max(state.due + state.step_s, _on_grid(now, state.step_s))
-            if state.due < following:
-                following = state.due
+                    due = state.due = max(due + state.step_s, _on_grid(now, state.step_s))
+            if due < following:
+                following = due
         self._next = following
         return outputs
 
     def close(self) -> None:
         self._running.clear()
-
-    def _inject(self, state: _State) -> None:
-        if state.at + 1 != state.fail_at:
-            return
-        if state.fail == "crash":
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif state.fail == "hang":
-            while True:
-                time.sleep(3600)
-        elif state.fail == "error":
-            state.output.error = RuntimeError("the echo engine was told to fail here")
-
-    def _describe(self, state: _State) -> None:
-        output = state.output
-        best = output.sequence.params.logprobs or 0
-        output.logprobs = _logprobs(output.token, best)
-        output.prompt_logprobs = None
-        sequence = output.sequence
-        if sequence.prompt_logprobs is not None and state.at + sequence.prompt_len == len(
-            sequence.prompt
-        ):
-            output.prompt_logprobs = [_logprobs(t, best) for t in sequence.prompt[1:]]
 
 
 def _settings(own: dict[str, Any], defaults: dict[str, Any]) -> EchoOptions:

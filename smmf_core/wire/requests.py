@@ -13,6 +13,7 @@ import zmq
 from smmf_core.messages import ToRouter, ToWorker, encode
 
 _HIGH_WATER_FRAMES = 65_536  # far above the slots of any worker: a full pipe means a dead peer
+_RECONNECT_MS = 20  # a Router that has just started may not have bound its socket yet
 
 _to_worker = msgspec.msgpack.Decoder(list[ToWorker])
 _to_router = msgspec.msgpack.Decoder(list[ToRouter])
@@ -75,7 +76,7 @@ class WorkerContext:
         socket = self._context.socket(zmq.DEALER)
         _configure(socket)
         socket.setsockopt(zmq.ROUTING_ID, identity)
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a Router that comes back has a new endpoint
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.connect(endpoint)
         return WorkerSocket(socket)
 

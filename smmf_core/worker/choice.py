@@ -23,7 +23,8 @@ from smmf_core.messages import (
 from smmf_core.worker.text import TextStream
 
 _ID = Struct("<i").pack
-_IDS = [_ID(i) for i in range(65_536)]  # most vocabularies' ids, packed once
+_PACKED = 65_536
+_IDS = [_ID(i) for i in range(_PACKED)]  # most vocabularies' ids, packed once
 
 
 class ChoiceState:
@@ -34,14 +35,16 @@ class ChoiceState:
 
     __slots__ = (
         "_attempt",
+        "_bytes_of",
         "_ids",
         "_index",
+        "_is_plain",
         "_key",
+        "_limit",
         "_logprobs",
         "_parts",
         "_stop_ids",
         "_text",
-        "_tokenizer",
         "_unsent",
         "reason",
         "sequence",
@@ -56,26 +59,29 @@ class ChoiceState:
         self.tokens = 0
         self.reason: int | None = None
         self._key, self._attempt, self._index = submit.key, submit.attempt, index
-        self._tokenizer = tokenizer
+        self._bytes_of = tokenizer.token_bytes
+        self._limit = sequence.max_new_tokens
         self._text = TextStream(params.stop, params.include_stop)
         stop_ids = frozenset(params.stop_token_ids)
         self._stop_ids = stop_ids if params.ignore_eos else stop_ids | tokenizer.eos_ids
         self._parts: list[str] = []
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] | None = [] if params.logprobs is not None else None
+        self._is_plain = self.stream and self._logprobs is None and not params.stop
         self._unsent: list[TokenLogprob] = []  # logprobs of tokens whose text is held back
 
     def push(self, token: int, logprobs: Logprobs | None, ended: bool, out: list[Record]) -> None:
         """Take the next token; append the records it causes. Sets `reason` when it was the last."""
         self.tokens += 1
         is_end = token in self._stop_ids
-        piece = b"" if is_end else self._tokenizer.token_bytes(token)
-        if self.stream and self._logprobs is None and self._text.plain and piece.isascii():
-            if not self._text.holds:  # the hot path: nothing held, nothing to match
-                ids = _IDS[token] if token < 65_536 else _ID(token)
-                out.append((TOKENS, self._key, self._attempt, self._index, 1, ids + piece))
+        piece = b"" if is_end else self._bytes_of(token)
+        if self._is_plain and piece.isascii() and not self._text.holds:
+            # the hot path: nothing is held back, nothing to match
+            ids = _IDS[token] if token < _PACKED else _ID(token)
+            out.append((TOKENS, self._key, self._attempt, self._index, 1, ids + piece))
+            if is_end or ended or self.tokens >= self._limit:
                 self._end_if_due(is_end or ended, out)
-                return
+            return
         if self._logprobs is not None and logprobs is not None and not is_end:
             self._unsent.append(self._describe(token, piece, logprobs))
         self._emit(self._text.push(piece), token, out)
@@ -84,7 +90,7 @@ class ChoiceState:
     def replay(self, tokens: list[int]) -> None:
         """Go through tokens that another Worker has already sent: same state, nothing sent."""
         for token in tokens:
-            self._text.push(self._tokenizer.token_bytes(token))
+            self._text.push(self._bytes_of(token))
             self.tokens += 1
 
     def prompt_text(self, text: str, described: list[TokenLogprob], out: list[Record]) -> None:
@@ -111,7 +117,7 @@ class ChoiceState:
         """Rules, in this order: 1 a stop string or stop token; 2 the length."""
         if is_end or self._text.stopped:
             self.end(STOP, out)
-        elif self.tokens >= self.sequence.max_new_tokens:
+        elif self.tokens >= self._limit:
             self.end(LENGTH, out)
 
     def _emit(self, text: str, token: int, out: list[Record]) -> None:
@@ -159,6 +165,6 @@ class ChoiceState:
         self._unsent = kept
 
     def _describe(self, token: int, piece: bytes, logprobs: Logprobs) -> TokenLogprob:
-        bytes_of = self._tokenizer.token_bytes
+        bytes_of = self._bytes_of
         chosen, top = logprobs
         return TokenLogprob(piece, chosen, [(bytes_of(t), p) for t, p in top])

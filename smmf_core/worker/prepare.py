@@ -24,6 +24,7 @@ class Prompt:
 
 def read_prompts(submit: Submit, spec: EngineSpec) -> list[Prompt]:
     """Tokenise all prompts. Raises ApiError: `context_length_exceeded`, or a template's refusal."""
+    _check_token_ids(submit, spec.tokenizer.vocab_size)
     if submit.messages is not None:
         if spec.chat_template is None:
             raise ApiError("unsupported_value", "This model has no chat template.", "messages")
@@ -40,7 +41,7 @@ def read_prompts(submit: Submit, spec: EngineSpec) -> list[Prompt]:
 def make_sequences(
     submit: Submit, prompts: list[Prompt], spec: EngineSpec, first_id: int
 ) -> list[Sequence]:
-    """n sequences per prompt; choice j of prompt i is sequence i * n + j, each with its own seed."""
+    """n sequences per prompt; choice j of prompt i is sequence i * n + j with a seed of its own."""
     sequences: list[Sequence] = []
     for number, prompt in enumerate(prompts):
         limit = spec.context_length - len(prompt.ids)
@@ -79,6 +80,13 @@ def _read_prompt(prompt: str | list[int], submit: Submit, spec: EngineSpec) -> P
     if submit.echo_prompt:
         text = b"".join(map(tokenizer.token_bytes, prompt)).decode("utf-8", "replace")
     return Prompt(prompt, text)
+
+
+def _check_token_ids(submit: Submit, vocab_size: int) -> None:
+    bad = [token for token in submit.sampling.logit_bias or {} if not 0 <= token < vocab_size]
+    if bad:
+        text = f"logit_bias names tokens outside the vocabulary of {vocab_size}: {bad[:8]}."
+        raise ApiError("invalid_value", text, "logit_bias")
 
 
 def _check_length(prompt_tokens: int, submit: Submit, spec: EngineSpec, where: str) -> None:

@@ -18,7 +18,7 @@ class TextStream:
     (or the stop string is kept, with `include_stop`).
     """
 
-    __slots__ = ("_decoder", "_held", "_include_stop", "_longest", "_stops", "plain", "stopped")
+    __slots__ = ("_decoder", "_held", "_include_stop", "_longest", "_stops", "stopped")
 
     def __init__(self, stops: list[str], include_stop: bool) -> None:
         self._stops = stops
@@ -27,7 +27,6 @@ class TextStream:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._held = ""
         self.stopped = False
-        self.plain = not stops  # nothing can be held back but UTF-8: ASCII pieces pass untouched
 
     @property
     def holds(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 
 MESSAGES: Any = [{"role": "user", "content": "Tell me a story."}]
@@ -145,6 +146,19 @@ def test_characters_outside_ascii_survive(client: openai.OpenAI, server: Any) ->
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == said
 
 
+class Weather(pydantic.BaseModel):
+    city: str
+    degrees: int
+    sunny: bool
+
+
+def test_a_schema_is_answered_by_an_instance_of_it(client: openai.OpenAI, server: Any) -> None:
+    answer = client.chat.completions.parse(
+        model=server.model, messages=MESSAGES, response_format=Weather
+    )
+    assert isinstance(answer.choices[0].message.parsed, Weather)
+
+
 # --- completions ---
 
 
@@ -185,11 +199,11 @@ def test_echo_scores_a_prompt(client: openai.OpenAI, server: Any) -> None:
     answer = client.completions.create(
         model=server.model, prompt=[[1, 2, 3]], max_tokens=0, echo=True, logprobs=1
     )
-    logprobs = answer.choices[0].logprobs
-    assert logprobs is not None
-    assert "".join(logprobs.tokens or []) == answer.choices[0].text == " quick brown fox"
-    assert (logprobs.token_logprobs or [])[0] is None
-    assert len(logprobs.token_logprobs or []) == len(logprobs.top_logprobs or []) == 3
+    logprobs: Any = answer.choices[0].logprobs
+    assert "".join(logprobs.tokens) == answer.choices[0].text == " quick brown fox"
+    assert (logprobs.token_logprobs[0], logprobs.top_logprobs[0]) == (None, None)
+    assert all(value < 0 for value in logprobs.token_logprobs[1:])
+    assert len(logprobs.token_logprobs) == len(logprobs.top_logprobs) == 3
 
 
 # --- errors ---

@@ -1,4 +1,4 @@
-"""The files of the demo model: size, type, shapes, tokenizer, chat template; no engine is needed."""
+"""The demo model's files: size, type, shapes, tokenizer and chat template; no engine is needed."""
 
 import json
 import struct

@@ -353,3 +353,31 @@ def test_stop_waits_until_the_state_is_reached(monkeypatch: pytest.MonkeyPatch) 
         b"GET /admin/v1/models/m",
     ]
     assert asked[1].endswith(b'{"force": false, "timeout_s": 2.0}')
+
+
+_CONTROLLER = (
+    "import os, signal, sys\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+    "print('ready', flush=True)\n"
+    "signal.sigwait([signal.SIGTERM])\n"
+    "os.kill(int(sys.argv[1]), signal.SIGUSR1)\n"
+)
+
+
+def test_a_living_controller_ends_its_children_itself(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """Its signal, not ours, is what the worker dies of."""
+    command = [sys.executable, "-c", _CONTROLLER, str(sleeper.pid)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as controller:
+        assert controller.stdout is not None
+        controller.stdout.readline()
+        pids = {"worker": sleeper.pid, "controller": controller.pid}
+        rows = [
+            {"role": role, "pid": pid, "starttime": orphans.start_time(pid)}
+            for role, pid in pids.items()
+        ]
+        (tmp_path / "children.json").write_text(json.dumps(rows))
+        assert orphans.end(tmp_path, force=False, limit_s=30) == 2
+        assert controller.wait(timeout=30) == 0
+        assert sleeper.wait(timeout=30) == -signal.SIGUSR1

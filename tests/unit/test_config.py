@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from smmf_core.config import (
     ModelConfig,
     ModelFlags,
     Problem,
+    Server,
     ServerConfig,
     bundled,
     later,
     load_models,
     load_server,
+    run_directory,
     spec_hash,
 )
 from smmf_core.config.lines import key_lines
@@ -199,8 +202,21 @@ def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
     config = load_server(file, {"server.port": 3, "server.admin_port": None})
     assert (config.server.port, config.server.admin_port) == (3, 2)
     assert config.models == [str(tmp_path / "a.toml")]
-    with pytest.raises(ConfigError, match="port"):
+    with pytest.raises(ConfigError) as caught:
         load_server(None, {"server.port": 70_000})
+    assert str(caught.value) == "[server] port: expected an integer <= 65535"
+
+
+@pytest.mark.parametrize(
+    ("host", "opens"), [("127.0.0.2", False), ("::1", False), ("0.0.0.0", True)]
+)
+def test_an_admin_port_for_others_needs_keys(host: str, opens: bool) -> None:
+    assert load_server(None, {"server.admin_host": host, "server.api_keys": ["k"]}).server.api_keys
+    if opens:
+        with pytest.raises(ConfigProblems, match=r"\[server\] admin_host: needs api_keys"):
+            load_server(None, {"server.admin_host": host})
+    else:
+        assert load_server(None, {"server.admin_host": host}).server.admin_host == host
 
 
 def test_server_and_model_files_are_told_apart(tmp_path: Path) -> None:
@@ -245,6 +261,8 @@ def test_a_relative_model_path_lies_beside_its_file(tmp_path: Path) -> None:
 
 
 def test_the_demo_model_takes_flags() -> None:
+    with pytest.raises(ConfigError, match="--backend: 'vllm' is known, but"):
+        load_models([], ModelFlags(backend="vllm"))
     (config,) = load_models([], ModelFlags(backend="echo", replicas=3))
     assert (config.model.name, config.model.backend) == ("demo", "echo")
     assert (config.deployment.replicas, config.deployment.max_concurrency) == (3, 64)
@@ -324,3 +342,16 @@ def test_lines_are_right_whatever_the_strings_hold(pairs: list[tuple[str, str]])
         text += f'{key} = """{body}"""\n'
     tomllib.loads(text)
     assert key_lines(text) == expected
+
+
+# --- run directory --------------------------------------------------------------------------------
+
+
+def test_the_run_directory_goes_by_configuration_then_user_and_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert run_directory(Server(run_dir="/x")) == Path("/x")
+    assert run_directory(Server(name="n")) == Path("/run/user/7/smmf/n")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert run_directory(Server()).parts[-2:] == (f"smmf-{os.getuid()}", "default")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import TwinBatcher, TwinScheduler
+from twin_batcher import TwinBatcher
+from twins import TwinScheduler
 
 from smmf_core.native import _batcher, _scheduler
 
@@ -27,7 +28,9 @@ request = st.tuples(
 )  # fmt: skip
 
 scheduler_events = st.one_of(
-    st.tuples(st.just("set_model"), models, st.integers(0, 2), st.integers(0, 9), st.integers(0, 99)),
+    st.tuples(
+        st.just("set_model"), models, st.integers(0, 2), st.integers(0, 9), st.integers(0, 99)
+    ),
     st.tuples(st.just("remove_model"), models),
     st.tuples(st.just("set_tenant"), tenants, weights),
     st.tuples(st.just("worker_up"), workers, models, slots, weights),
@@ -127,9 +130,7 @@ def fail(pair: SchedulerPair, worker: int) -> list[int]:
 
 
 batcher_events = st.one_of(
-    st.tuples(
-        st.just("add"), keys, st.integers(1, 6), st.integers(0, 30), st.integers(-1, 1)
-    ),
+    st.tuples(st.just("add"), keys, st.integers(1, 6), st.integers(0, 30), st.integers(-1, 1)),
     st.tuples(st.just("cancel"), keys),
     st.tuples(st.just("finish"), keys),
     st.tuples(st.just("next"), st.floats(0, 1)),

@@ -21,9 +21,9 @@ import memory
 import styles
 import tools
 import torch
-import torch.nn.functional as F
 from samples import SAMPLES
 from tokenizers import Tokenizer
+from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 SEED = 3
@@ -81,7 +81,9 @@ class Model:
             (ids, learnt), _ = next(stream)
             with torch.inference_mode():
                 logits = self.network(input_ids=ids).logits[learnt]
-            total += F.cross_entropy(logits, ids.roll(-1, dims=1)[learnt], reduction="sum").item()
+            total += functional.cross_entropy(
+                logits, ids.roll(-1, dims=1)[learnt], reduction="sum"
+            ).item()
             count += int(learnt.sum())
         return total / count
 

@@ -20,13 +20,10 @@ SCRIPTS = (
 
 def made_up(rng: random.Random) -> str:
     """A pronounceable word that most likely nobody has seen."""
-    parts = []
-    for _ in range(rng.randint(1, 3)):
-        parts.append(
-            rng.choice(CONSONANTS)
-            + rng.choice(VOWELS)
-            + rng.choice(["", "", rng.choice(CONSONANTS)])
-        )
+    parts = [
+        rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice(["", "", rng.choice(CONSONANTS)])
+        for _ in range(rng.randint(1, 3))
+    ]
     return "".join(parts) if len(parts) > 1 else parts[0] + rng.choice(CONSONANTS)
 
 

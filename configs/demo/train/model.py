@@ -40,6 +40,7 @@ def export(model: LlamaForCausalLM, folder: Path) -> None:
         if name != "lm_head.weight"
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     config = model.config.to_dict()
     keep = (
         "attention_bias",

@@ -17,9 +17,9 @@ import corpus
 import model as shape
 import tokenizer as vocabulary
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 SEED = 1
@@ -65,8 +65,10 @@ class Trainer:
         """Summed cross-entropy of the learnt positions; only their logits are computed."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = body(input_ids=ids, use_cache=False).last_hidden_state
-            logits = F.linear(hidden[learnt], self.model.lm_head.weight)
-        return F.cross_entropy(logits.float(), ids.roll(-1, dims=1)[learnt], reduction="sum")
+            logits = functional.linear(hidden[learnt], self.model.lm_head.weight)
+        return functional.cross_entropy(
+            logits.float(), ids.roll(-1, dims=1)[learnt], reduction="sum"
+        )
 
     def learn(self, group: list[data.Batch], scale: float) -> float:
         """One step over a group of batches at `scale` times the full rates; the mean loss."""

@@ -1,0 +1,249 @@
+"""Connects the Router's core to its sockets: one turn takes everything in and writes out once.
+
+Nothing blocks. Owns the open answers, the StreamTable and the rings' readers; what waits, waits in
+the Scheduler (requests) or in the StreamTable (bytes of slow clients, bounded). Must not decide
+placement or know the Controller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from smmf_core.config import ServerConfig
+from smmf_core.messages import (
+    ADMIT,
+    FAIL,
+    FINISH,
+    OVERFLOW,
+    RESULT,
+    Attach,
+    Failure,
+    Ready,
+    Result,
+    ToWorker,
+    Usage,
+)
+from smmf_core.metrics import Metrics
+from smmf_core.native._frames import StreamTable
+from smmf_core.router.core import RouterCore
+from smmf_core.router.response import Answer
+from smmf_core.router.rings import Event, Rings
+from smmf_core.wire.requests import RouterSocket, worker_identity
+
+_PENDING_BYTES = 1 << 20  # of one slow client: minutes of text; beyond it the client is cut off
+
+_decode_result = msgspec.msgpack.Decoder(Result).decode
+_decode_failure = msgspec.msgpack.Decoder(Failure).decode
+
+
+class RouterShell:
+    """Implements core.Effects for the core and routes.Gateway for the HTTP side."""
+
+    def __init__(self, endpoint: Path, epoch: int, config: ServerConfig) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.peers: list[bytes] = []  # the other Routers' metrics
+        self.table = StreamTable(_PENDING_BYTES)
+        self.core = RouterCore(self, config.timeouts)
+        self.on_worker_lost: Callable[[int, int, str], None] = lambda *_: None
+        self.may_answer = True  # False while draining
+        self._epoch = epoch
+        self._loop = asyncio.get_running_loop()
+        self._rings = Rings(self._loop, self.table, self.wake, self.on_worker_died)
+        self._requests = RouterSocket(f"ipc://{endpoint}")
+        self._loop.add_reader(self._requests.fd, self._on_requests)
+        self._turn_due = False
+        self._finishing: list[Answer] = []
+        self._answers: dict[int, Answer] = {}
+
+    # --- Effects ---
+
+    def send(self, worker: int, messages: list[ToWorker]) -> bool:
+        incarnation = self._rings.incarnation(worker)
+        if incarnation is None:
+            return False
+        return self._requests.send(worker_identity(worker, incarnation), messages)
+
+    def worker_lost(self, worker: int, reason: str) -> None:
+        self.on_worker_lost(worker, self._rings.incarnation(worker) or 0, reason)
+
+    # --- Gateway ---
+
+    def opened(self, answer: Answer) -> None:
+        self._answers[answer.key] = answer
+        self.wake()
+
+    def disconnected(self, answer: Answer) -> None:
+        """The client went away; after the last token that is a success."""
+        if answer.done:
+            return
+        self._answers.pop(answer.key, None)
+        if self.core.cancel(answer.key):
+            answer.gone("disconnect")
+            self.wake()
+        else:
+            answer.done = True
+            self.table.close(answer.key)
+
+    def writable(self, answer: Answer) -> None:
+        self.table.unblock(answer.key)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have a turn at the end of this loop iteration."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.may_answer and self.core.fleet.is_ready
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._answers
+
+    @property
+    def now(self) -> float:
+        return time.monotonic()
+
+    @property
+    def wall_s(self) -> int:
+        return int(time.time())
+
+    # --- one turn ---
+
+    def _turn(self) -> None:
+        """Take everything in, decide, write out once per connection."""
+        self._turn_due = False
+        now = time.monotonic()
+        self._dispatch(self._rings.drain(now), now)
+        self.core.turn(now)
+        self._flush()
+        if not self._rings.arm():
+            self.wake()
+
+    def _dispatch(self, events: list[Event], now: float) -> None:
+        core = self.core
+        for key, kind, choice, count, payload in events:
+            if kind == ADMIT:
+                core.on_admit(key, count)
+            elif kind == RESULT:
+                core.on_result(key, _decode_result(payload))
+            elif kind == FINISH:
+                core.on_finish(key, _usage(payload), now)
+            elif kind == FAIL:
+                core.on_fail(key, _decode_failure(payload))
+            elif kind == OVERFLOW:
+                self._cut_off(key)
+            elif (answer := self._answers.get(key)) is not None:
+                answer.on_event(kind, choice, count, payload)
+
+    def _flush(self) -> None:
+        for key, rest in self.table.flush():
+            answer = self._answers.get(key)
+            if answer is not None:
+                answer.unsent(rest)
+        if self._finishing:
+            self._finishing = [answer for answer in self._finishing if not self._complete(answer)]
+
+    def _complete(self, answer: Answer) -> bool:
+        if not answer.done:
+            if not self.table.ended(answer.key):
+                return False
+            answer.complete()
+        self._answers.pop(answer.key, None)
+        return True
+
+    def on_end(self, answer: Answer) -> None:
+        """A terminal event came: the answer is done, or done once its bytes are out."""
+        if answer.ending:
+            self._finishing.append(answer)
+            self.wake()
+        elif answer.request is not None:
+            self._answers.pop(answer.key, None)
+
+    def _cut_off(self, key: int) -> None:
+        """A client that reads too slowly: its bytes are bounded, other clients are not affected."""
+        answer = self._answers.pop(key, None)
+        if answer is not None and not answer.done:
+            self.core.cancel(key)
+            answer.gone("slow_client")
+            answer.unsent(b"")
+
+    # --- Workers ---
+
+    def _on_requests(self) -> None:
+        for _, messages in self._requests.receive():
+            for ready in messages:
+                self._on_ready(ready)
+        self.wake()
+
+    def _on_ready(self, ready: Ready) -> None:
+        if ready.epoch == self._epoch:
+            self.core.fleet.ready(ready.worker, ready.incarnation)
+
+    def on_worker_died(self, worker: int) -> None:
+        """What it had published is valid; what it had not finished goes elsewhere."""
+        now = time.monotonic()
+        self._dispatch(self._rings.drain_one(worker, now), now)
+        self._rings.remove(worker)
+        self.core.on_worker_down(worker, now)
+        self.wake()
+
+    @property
+    def attached(self) -> list[tuple[int, int]]:
+        return self._rings.attached
+
+    def attach(self, attach: Attach, fds: list[int]) -> None:
+        """A new Worker's ring. Takes over the descriptors."""
+        if self._rings.incarnation(attach.worker) is not None:
+            self.on_worker_died(attach.worker)  # its successor is here before its death was seen
+        self._rings.attach(attach.worker, attach.incarnation, fds)
+        self.core.fleet.attached(attach.worker, attach.incarnation, attach.slots)
+
+    def detach(self, worker: int, incarnation: int) -> None:
+        if self._rings.incarnation(worker) == incarnation:
+            self.on_worker_died(worker)
+
+    # --- time ---
+
+    def check_timeouts(self, now: float) -> None:
+        """End what has stopped moving, and what waited too long."""
+        timeouts = self.config.timeouts
+        for key in self.table.stale(now, timeouts.first_token_s, timeouts.inference_s):
+            self.core.on_stale(key)
+        self.wake()
+
+    # --- metrics ---
+
+    def gathered_metrics(self) -> Metrics:
+        """All Routers' counters, and this one's gauges."""
+        self.read_gauges()
+        total = Metrics()
+        total.add(self.metrics.dump())
+        for dumped in self.peers:
+            total.add(dumped)
+        return total
+
+    def read_gauges(self) -> None:
+        scheduler, fleet, gauges = self.core.scheduler, self.core.fleet, self.metrics.gauges
+        used = [fleet.models[index] for index in fleet.used if index in fleet.models]
+        gauges.running = {m.name: scheduler.running(m.index) for m in used}
+        gauges.waiting = {m.name: scheduler.waiting(m.index)[0] for m in used}
+        gauges.instance_up = {
+            r.instance: (fleet.models[r.model].name, int(r.is_up))
+            for r in fleet.workers.values()
+            if r.model in fleet.models
+        }
+        gauges.late_records = self.table.late_records
+
+
+def _usage(payload: bytes) -> Usage:
+    parts = memoryview(payload).cast("I")
+    return Usage(parts[0], parts[1], parts[2], parts[3])
