@@ -42,6 +42,7 @@ PACKAGES = [*find_packages(include=["smmf_core*"]), "smmf_core.configs", "smmf_c
 
 setup(
     packages=PACKAGES,
+    options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         EXTENSIONS,
         build_dir="build/cython",

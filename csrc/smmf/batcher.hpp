@@ -49,9 +49,11 @@ class Batcher {
     entry.width = std::min(std::max<int64_t>(width, 1), limits_.sequences);
     entry.tokens = std::max<int64_t>(tokens, 0);
     entry.arrived_at = now;
-    const uint64_t arrival = ++arrivals_;
-    order_.push({~priority, arrival}, entry);  // ~: higher first, and defined for every value
-    oldest_.push(arrival, entry);
+    // ~: higher first, and defined for every value
+    order_.push({~priority, ++arrivals_}, entry);
+    entry.older = newest_;
+    (newest_ != nullptr ? newest_->newer : oldest_) = &entry;
+    newest_ = &entry;
     waiting_width_ += entry.width;
     waiting_tokens_ += entry.tokens;
   }
@@ -110,12 +112,13 @@ class Batcher {
     double arrived_at = 0;
     bool is_running = false;
     size_t order_place = kNotInHeap;
-    size_t oldest_place = kNotInHeap;
+    Entry* older = nullptr;  // of those that wait
+    Entry* newer = nullptr;
   };
 
   // The window of static batching, with something waiting; continuous batching has none.
   double due() const {
-    const double arrived_at = oldest_.top()->arrived_at;
+    const double arrived_at = oldest_->arrived_at;
     if (!limits_.is_static) return arrived_at;
     if (running_ > 0) return kForever;
     return would_fill() ? arrived_at : arrived_at + limits_.max_delay_s;
@@ -133,7 +136,8 @@ class Batcher {
 
   void stop_waiting(Entry& entry) {
     order_.remove(entry);
-    oldest_.remove(entry);
+    (entry.older != nullptr ? entry.older->newer : oldest_) = entry.newer;
+    (entry.newer != nullptr ? entry.newer->older : newest_) = entry.older;
     waiting_width_ -= entry.width;
     waiting_tokens_ -= entry.tokens;
   }
@@ -141,7 +145,8 @@ class Batcher {
   const BatchLimits limits_;
   std::unordered_map<uint64_t, Entry> entries_;
   IndexedHeap<std::pair<int64_t, uint64_t>, Entry, &Entry::order_place> order_;
-  IndexedHeap<uint64_t, Entry, &Entry::oldest_place> oldest_;
+  Entry* oldest_ = nullptr;  // of those that wait, whatever their priority
+  Entry* newest_ = nullptr;
   int64_t waiting_width_ = 0;
   int64_t waiting_tokens_ = 0;
   int64_t running_ = 0;

@@ -62,6 +62,7 @@ class _File:
         if isinstance(table, dict):
             return table
         self.problem((name,), "type", "expected a table")
+        self.table[name] = {}
         return {}
 
     def finish(self) -> None:
@@ -145,6 +146,8 @@ def _check_sections(file: _File, known: Iterable[str], not_yet: frozenset[str]) 
     for name in file.table:
         if name in not_yet:
             file.problem((name,), "later", later.MESSAGE)
+        elif name not in known and not isinstance(file.table[name], dict | list):
+            file.problem((name,), "unknown", "unknown key; every key stands in a [section]")
         elif name not in known:
             hint = nearest(name, [*known, *not_yet])
             file.problem((name,), "unknown", f"unknown section{hint}")

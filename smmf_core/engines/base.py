@@ -41,6 +41,7 @@ class EngineSpec:
     chat_template: ChatTemplate | None
     supports_prefix: bool = True  # can go on from tokens that another replica produced
     capabilities: list[str] = field(default_factory=list)
+    check: Callable[[Submit], None] = lambda submit: None  # ApiError for what it cannot run
 
 
 @dataclass(slots=True, eq=False)

@@ -177,6 +177,7 @@ class EchoEngine:
             tokenizer=EchoTokenizer(),
             chat_template=EchoTemplate(),
             capabilities=["chat", "completion", "logprobs"],
+            check=self._check,
         )
         self._running: dict[int, _State] = {}
         self._next = math.inf
@@ -193,10 +194,17 @@ class EchoEngine:
     def add(self, sequences: list[Sequence]) -> None:
         now = time.monotonic()
         for sequence in sequences:
-            settings = _settings(sequence.submit.echo or {}, msgspec.to_builtins(self.settings))
-            state = _State(sequence, settings, now)
+            state = _State(sequence, self._settings_of(sequence.submit), now)
             self._running[sequence.id] = state
             self._next = min(self._next, state.due)
+
+    def _settings_of(self, submit: Submit) -> EchoOptions:
+        if not submit.echo:
+            return self.settings
+        return _settings(submit.echo, msgspec.to_builtins(self.settings))
+
+    def _check(self, submit: Submit) -> None:
+        self._settings_of(submit)
 
     def remove(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:

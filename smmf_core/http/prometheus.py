@@ -15,7 +15,6 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.utils import floatToGoString
 
 from smmf_core.metrics import Metrics, ModelMetrics
 
@@ -86,7 +85,7 @@ def _histogram(models: dict[str, ModelMetrics], field: str, name: str, text: str
         native = getattr(model, field)
         counts = native.cumulative(_LATENCY_S)
         buckets = [
-            (floatToGoString(bound), float(count))
+            (str(float(bound)), float(count))
             for bound, count in zip(_LATENCY_S, counts, strict=True)
         ]
         buckets.append(("+Inf", float(native.count)))

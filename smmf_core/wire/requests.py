@@ -40,7 +40,7 @@ class RouterSocket:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unknown peer is an error, not a loss
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.bind(endpoint)
-        self.fd: int = self._socket.getsockopt(zmq.FD)
+        self.fd = int(self._socket.getsockopt(zmq.FD))
 
     def send(self, identity: bytes, messages: list[ToWorker]) -> bool:
         """Send one frame; False when the peer is unknown or its pipe is full."""
@@ -53,7 +53,7 @@ class RouterSocket:
     def receive(self) -> list[tuple[bytes, list[ToRouter]]]:
         """All frames that have arrived, as (identity, messages); a malformed one is left out."""
         frames: list[tuple[bytes, list[ToRouter]]] = []
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             identity, *rest = self._socket.recv_multipart(zmq.NOBLOCK)
             try:
                 frames.append((identity, _to_router.decode(rest[-1] if rest else b"")))
@@ -89,7 +89,7 @@ class WorkerSocket:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        self.fd: int = socket.getsockopt(zmq.FD)
+        self.fd = int(socket.getsockopt(zmq.FD))
 
     def send(self, messages: list[ToRouter]) -> None:
         """Send one frame. Raises zmq.Again never in practice: only Ready goes this way."""
@@ -98,7 +98,7 @@ class WorkerSocket:
     def receive(self) -> list[ToWorker]:
         """All messages that have arrived. Raises msgspec.ValidationError on a malformed frame."""
         messages: list[ToWorker] = []
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             messages += _to_worker.decode(self._socket.recv(zmq.NOBLOCK))
         return messages
 

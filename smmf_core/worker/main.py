@@ -15,7 +15,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from smmf_core.config import ModelConfig
 from smmf_core.engines.base import StepEngine, StreamEngine
@@ -23,7 +23,8 @@ from smmf_core.worker.control import WorkerControl
 
 if TYPE_CHECKING:
     from smmf_core.native._batcher import Batcher
-    from smmf_core.worker.stream_loop import StreamLoop
+    from smmf_core.worker.core import WorkerCore
+    from smmf_core.worker.links import Links
 
 ENGINES = {"echo": "smmf_core.engines.echo", "reference": "smmf_core.engines.reference"}
 _MAX_DRAIN_S = 30.0  # after SIGTERM; the Controller kills earlier if it wants
@@ -91,17 +92,20 @@ def _serve(engine: StepEngine | StreamEngine, config: ModelConfig, control: Work
     if hasattr(engine, "step"):
         from smmf_core.worker import step_loop
 
-        step_loop.run(engine, core, links, control)
-        engine.close()
+        step_engine = cast(StepEngine, engine)
+        step_loop.run(step_engine, core, links, control)
+        step_engine.close()
     else:
-        from smmf_core.worker.stream_loop import StreamLoop
-
-        asyncio.run(_stream(StreamLoop(engine, core, links, control), engine))
+        asyncio.run(_stream(engine, core, links, control))
     links.close()
 
 
-async def _stream(loop: StreamLoop, engine: StreamEngine) -> None:
-    await loop.run()
+async def _stream(
+    engine: StreamEngine, core: WorkerCore, links: Links, control: WorkerControl
+) -> None:
+    from smmf_core.worker.stream_loop import StreamLoop
+
+    await StreamLoop(engine, core, links, control).run()
     await engine.close()
 
 

@@ -24,6 +24,7 @@ class Prompt:
 
 def read_prompts(submit: Submit, spec: EngineSpec) -> list[Prompt]:
     """Tokenise all prompts. Raises ApiError: `context_length_exceeded`, or a template's refusal."""
+    spec.check(submit)
     _check_token_ids(submit, spec.tokenizer.vocab_size)
     if submit.messages is not None:
         if spec.chat_template is None:

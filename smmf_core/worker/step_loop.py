@@ -30,11 +30,7 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
             if control.drain_until is not None and (not len(core) or now > control.drain_until):
                 return
         _remove(engine, core)
-        joined = core.admit(now)
-        if joined:
-            engine.add(joined)
-        if engine.ready_at(now) <= now:
-            _step(engine, core, control)
+        _step(engine, core, control, now)
         _remove(engine, core)
         links.flush(control.steps)
         now = time.monotonic()
@@ -44,8 +40,13 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
             control_at = 0.0
 
 
-def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl) -> None:
+def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: float) -> None:
+    joined = core.admit(now)
     try:
+        if joined:
+            engine.add(joined)
+        if engine.ready_at(now) > now:
+            return
         outputs = engine.step()
     except Exception as error:  # the batch is lost, the Worker and its model are not
         core.fail_all(error)

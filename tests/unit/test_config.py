@@ -192,6 +192,23 @@ def test_a_later_key_whose_value_changes_nothing_is_let_through() -> None:
     assert model(MINIMAL + text).deployment.replicas == 1
 
 
+def test_what_stands_outside_of_sections() -> None:
+    assert [str(p) for p in problems_of('name = "m"\nmodel = 3\n')] == [
+        "m.toml:1: [name]: unknown key; every key stands in a [section]",
+        "m.toml:2: [model]: expected a table",
+        "m.toml:2: [model] name: must be given",
+        "m.toml:2: [model] backend: must be given",
+    ]
+
+
+def test_interpolated_strings_are_ordinary_ones() -> None:
+    env = {"A": "x"}
+    text = MINIMAL + 'aliases = ["${env:A}"]\n[inference]\nstop = ["${env:A}y"]\n'
+    config = model(text, env)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=ModelConfig) == config
+    assert type(config.model.aliases[0]) is type(config.inference["stop"][0]) is str
+
+
 def test_backends_of_a_later_release_are_not_taken_for_misspellings() -> None:
     assert "'vllm' is known, but" in only_problem('[model]\nname = "m"\nbackend = "vllm"\n')
 

@@ -1,0 +1,161 @@
+"""The tokenizer of a Hugging Face model folder: ids to raw bytes, text to ids, which ids end a text.
+
+Owns the table of token bytes; must not decode UTF-8 or decide what may be sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPACE_PIECE = "\u2581"  # sentencepiece writes a space as this lower block
+
+
+class HfTokenizer:
+    """A `tokenizer.json`, as `base.Tokenizer`.
+
+    `token_bytes` is a table of each token's own bytes: the bytes of several tokens, one after the
+    other, are the text. A piece keeps its leading space wherever it stands, also as the first of
+    an answer: an answer goes on from its prompt. (`decode` of sentencepiece tokenizers drops the
+    space before the first word of a whole text.)
+    """
+
+    def __init__(
+        self, tokenizer: tokenizers.Tokenizer, eos_ids: frozenset[int], vocab_size: int = 0
+    ) -> None:
+        """`vocab_size`: rows of the model's embedding, where they are more than the tokens."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        added = tokenizer.get_added_tokens_decoder()
+        pieces = {id_: piece for piece, id_ in tokenizer.get_vocab(with_added_tokens=True).items()}
+        self._tokenizer = tokenizer
+        self.vocab_size = max(vocab_size, max(pieces, default=-1) + 1)
+        self.eos_ids = eos_ids
+        self.special_ids = frozenset(id_ for id_, token in added.items() if token.special)
+        self._bytes = [b""] * self.vocab_size
+        read_piece = _PieceReader(tokenizer)
+        for id_, piece in pieces.items():
+            if id_ in added:
+                self._bytes[id_] = b"" if id_ in self.special_ids else piece.encode()
+            else:
+                self._bytes[id_] = read_piece(piece)
+
+    def encode(self, text: str, add_special: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._bytes[token]
+
+    def is_special(self, token: int) -> bool:
+        return token in self.special_ids
+
+
+def load_tokenizer(folder: Path, vocab_size: int = 0) -> HfTokenizer:
+    """Read `tokenizer.json` and the end-of-text ids of a model folder.
+
+    Raises OSError for a missing file, ValueError for one that cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the model has no tokenizer.")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # `tokenizers` raises plain Exception
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    return HfTokenizer(tokenizer, _eos_ids(folder, tokenizer), vocab_size)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model folder; {} when there is no such file. Raises ValueError."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} does not hold a JSON object.")
+    return value
+
+
+def special_token(value: Any) -> str | None:
+    """A special token of tokenizer_config.json: a string, or an object with its `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _eos_ids(folder: Path, tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
+    """The ids that end a text: those of all three files together (a file names one or a list)."""
+    ids: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = read_json(folder / name).get("eos_token_id")
+        ids.update(value if isinstance(value, list) else [] if value is None else [value])
+    token = special_token(read_json(folder / "tokenizer_config.json").get("eos_token"))
+    if token is not None:
+        id_ = tokenizer.token_to_id(token)
+        ids.update([] if id_ is None else [id_])
+    return frozenset(ids)
+
+
+class _PieceReader:
+    """A piece of the vocabulary -> its bytes, by the kind of the tokenizer's decoder.
+
+    1. ByteLevel: every character stands for one byte. 2. Metaspace or sentencepiece: a lower
+    block is a space, and `<0xNN>` a byte if there is a ByteFallback. 3. Else: what the
+    tokenizer makes of that piece alone.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        decoders = _decoders(json.loads(tokenizer.to_str()).get("decoder"))
+        kinds = {decoder["type"] for decoder in decoders}
+        self._tokenizer = tokenizer
+        self._is_byte_level = "ByteLevel" in kinds
+        self._has_byte_fallback = "ByteFallback" in kinds
+        self._is_metaspace = "Metaspace" in kinds or any(
+            decoder["type"] == "Replace" and decoder["pattern"].get("String") == _SPACE_PIECE
+            for decoder in decoders
+        )
+
+    def __call__(self, piece: str) -> bytes:
+        if self._is_byte_level:
+            return _byte_level_bytes(piece)
+        if self._is_metaspace or self._has_byte_fallback:
+            match = _BYTE_PIECE.fullmatch(piece) if self._has_byte_fallback else None
+            if match:
+                return bytes.fromhex(match[1])
+            return piece.replace(_SPACE_PIECE, " ").encode()
+        return self._tokenizer.decode([self._tokenizer.token_to_id(piece)]).encode()
+
+
+def _decoders(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if decoder is None:
+        return []
+    if decoder["type"] == "Sequence":
+        return [part for child in decoder["decoders"] for part in _decoders(child)]
+    return [decoder]
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's characters for bytes: printable Latin-1 bytes are themselves, the others, in order,
+    are the characters from U+0100 on (Radford et al. 2019, `bytes_to_unicode`)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(0x100 + place): byte for place, byte in enumerate(others)})
+    return alphabet
+
+
+_ALPHABET = _byte_level_alphabet()
+
+
+def _byte_level_bytes(piece: str) -> bytes:
+    try:
+        return bytes(_ALPHABET[character] for character in piece)
+    except KeyError:  # not made of byte characters: plain text
+        return piece.encode()
