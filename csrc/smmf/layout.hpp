@@ -27,7 +27,11 @@ enum Kind : uint8_t {
   kFail = 7,
 };
 
-constexpr uint8_t kMore = 1;  // flag: the logical record continues in the next one of its key
+constexpr uint8_t kMore = 1;       // flag: the logical record continues in the next part
+constexpr uint8_t kContinues = 2;  // flag: this is not its first part
+
+// Of one logical record: more than any answer, less than would endanger the reader's memory.
+constexpr size_t kMaxPayloadBytes = size_t{1} << 28;
 
 struct RecordHeader {
   uint32_t size;  // header and payload, not rounded up

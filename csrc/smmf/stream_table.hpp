@@ -4,7 +4,8 @@
 // Invariants:
 // 1. A record of an unknown key or of another attempt changes nothing; it is counted.
 // 2. A stream is in `dirty_` at most once, and only while it has bytes that may be sent.
-// 3. A stream's pending bytes never exceed max_pending by more than one turn's records.
+// 3. A stream whose pending bytes exceed max_pending at a record is given up: reported once, then all
+//    its records are dropped.
 #ifndef SMMF_STREAM_TABLE_HPP_
 #define SMMF_STREAM_TABLE_HPP_
 
@@ -78,7 +79,8 @@ class StreamTable {
       stream->is_dirty = false;
       if (stream->is_blocked || !stream->has_pending()) continue;
       if (stream->fd < 0) {
-        unsent->push_back({key, stream->Take()});
+        std::string wire = stream->Take();
+        if (!wire.empty()) unsent->push_back({key, std::move(wire)});
         continue;
       }
       std::string rest;
@@ -119,34 +121,25 @@ class StreamTable {
       return;
     }
     stream->last_record_at = now;
-    if (stream->is_over) return;  // the client was given up: only its end still matters
-    switch (record.kind) {
-      case kAdmit:
-        stream->Admit(now);
-        if (stream->has_pending()) MarkDirty(record.key, stream);
-        return Report(record, events);
-      case kTokens:
-        CountTokens(record, now, stream);
-        if (stream->frame == nullptr) return Report(record, events);
-        Text(record, stream);
-        break;
-      case kChoiceEnd:
-        if (stream->frame == nullptr) return Report(record, events);
-        stream->ChoiceEnd(record.choice, record.count);
-        break;
-      case kData:
-        CountTokens(record, now, stream);
-        return Report(record, events);
-      case kResult:
-        stream->last_token_at = now;
-        return Report(record, events);
-      default:
-        return Report(record, events);
-    }
-    MarkDirty(record.key, stream);
+    if (stream->is_over) return;
+    Frame(record, now, stream, events);
+    if (stream->has_pending()) MarkDirty(record.key, stream);
     if (stream->pending() > max_pending_) {
       stream->is_over = true;
       events->push_back({record.key, kPad, 0, 0, {}});
+    }
+  }
+
+  static void Frame(const Record& record, double now, Stream* stream, std::vector<Event>* events) {
+    if (record.kind == kAdmit) stream->Admit(now);
+    if (record.kind == kTokens || record.kind == kData) CountTokens(record, now, stream);
+    if (record.kind == kResult) stream->last_token_at = now;
+    if (stream->frame != nullptr && record.kind == kTokens) {
+      Text(record, stream);
+    } else if (stream->frame != nullptr && record.kind == kChoiceEnd) {
+      stream->ChoiceEnd(record.choice, record.count);
+    } else {
+      Report(record, events);
     }
   }
 

@@ -216,9 +216,13 @@ def _convert(file: _File, path: Path, value: Any, kind: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         file.problem(path, "value", "expected a finite number")
         return None
-    is_free = isinstance(value, _Interpolated)
+    items = value if isinstance(value, list) else [value]
+    is_free = any(isinstance(item, _Interpolated) for item in items)
+    plain = [str(item) if isinstance(item, _Interpolated) else item for item in items]
     try:
-        return msgspec.convert(str(value) if is_free else value, kind, strict=not is_free)
+        return msgspec.convert(
+            plain if isinstance(value, list) else plain[0], kind, strict=not is_free
+        )
     except msgspec.ValidationError as error:
         wrong_type = "got `" in str(error)
         file.problem(path, "type" if wrong_type else "value", in_words(error))

@@ -5,9 +5,14 @@ Owned by the application from `on_request` until its response has ended. Must no
 
 from __future__ import annotations
 
+import itertools
+import os
+import string
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+from smmf_core.errors import ApiError
 
 if TYPE_CHECKING:
     from smmf_core.http.protocol import HttpProtocol
@@ -16,6 +21,9 @@ Headers = list[tuple[bytes, bytes]]
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _NO_BODY = frozenset({204, 304})
+_ID_CHARACTERS = (string.ascii_letters + string.digits + "._-").encode()
+_ID_MAX = 128
+_ids = itertools.count(int.from_bytes(os.urandom(6)))
 
 
 class Request:
@@ -44,12 +52,15 @@ class Request:
         self.keep_alive = True
         self.is_streaming = False
         self.answer: Any = None  # the application's
-        self.refusal: tuple[str, str] | None = None  # an error found by the parser: code, message
+        self.refusal: ApiError | None = None  # what the protocol found wrong with it
 
     @property
     def path(self) -> str:
-        """Percent-decoded, without the query."""
-        path = self.target.partition(b"?")[0].decode("latin-1")
+        """Percent-decoded, without the query; of an absolute URL too (RFC 9112, section 3.2.2)."""
+        target = self.target.partition(b"?")[0]
+        if not target.startswith(b"/") and b"://" in target:
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        path = target.decode("latin-1")
         return unquote(path) if "%" in path else path
 
     @property
@@ -64,6 +75,13 @@ class Request:
     @property
     def is_paused(self) -> bool:
         return self.connection.is_paused
+
+    def id(self) -> bytes:
+        """The client's x-request-id if it is harmless in logs, else a new one each time."""
+        given = self.headers.get(b"x-request-id", b"")
+        if 0 < len(given) <= _ID_MAX and not given.translate(None, _ID_CHARACTERS):
+            return given
+        return b"req_%x" % next(_ids)
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response in one write."""

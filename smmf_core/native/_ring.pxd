@@ -15,6 +15,8 @@ cdef extern from "smmf/token_ring.hpp" namespace "smmf" nogil:
         const char* data
         size_t size
 
+    bool IsWritable(const Record& record)
+
     cppclass CRingWriter "smmf::RingWriter":
         int Open(int memfd, int data_fd)
         size_t Write(const Record* records, size_t count)

@@ -81,6 +81,7 @@ cdef class RingWriter:
     def write(self, list records):
         self.check()
         cdef Record record
+        cdef bytes payload
         self.records.clear()
         for kind, key, attempt, choice, count, payload in records:
             record.kind = kind
@@ -90,6 +91,8 @@ cdef class RingWriter:
             record.count = count
             record.data = PyBytes_AS_STRING(payload)
             record.size = PyBytes_GET_SIZE(payload)
+            if not IsWritable(record):
+                raise ValueError(f"kind {kind} with {record.size} bytes is no record of a ring")
             self.records.push_back(record)
         return self.c.Write(self.records.data(), self.records.size())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smmf_core.config import (
@@ -349,6 +349,7 @@ _KEYS = st.from_regex(r"[a-z]{1,3}", fullmatch=True)
 _STRINGS = st.text(st.sampled_from("a\"'\\\n#[]={}, é"), max_size=8)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(st.lists(st.tuples(_KEYS, _STRINGS), unique_by=lambda pair: pair[0]))
 def test_lines_are_right_whatever_the_strings_hold(pairs: list[tuple[str, str]]) -> None:
     """Each key is written as a multi-line basic string, so lines move by the values' own."""

@@ -1,0 +1,83 @@
+"""What is wrong with a request beyond its syntax, and the decoding of its body.
+
+Owns the rules of RFC 9110 and 9112 that llhttp leaves to the server; must not touch a connection.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from smmf_core.errors import ApiError
+from smmf_core.http.limits import Limits
+from smmf_core.http.request import Request
+
+ACCEPTED_CODINGS = b"gzip, deflate"
+
+_GZIP_OR_ZLIB = 47  # zlib's window bits that accept both wrappers
+_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_NO_BODY = (b"", b"0")
+
+
+def check_head(request: Request, limits: Limits) -> None:
+    """Raise ApiError unless the request may go on to its body.
+
+    1 version; 2 methods that are for proxies (CONNECT) or leak headers (TRACE); 3 Host; 4 framing,
+    where everything that two servers could read in two ways is refused (RFC 9112, section 6).
+    """
+    headers = request.headers
+    if request.version not in ("1.1", "1.0"):
+        raise ApiError("http_version_not_supported", "This server speaks HTTP/1.1.")
+    if request.method in ("CONNECT", "TRACE"):
+        raise ApiError("not_implemented", f"This server does not do {request.method}.")
+    if request.version == "1.1" and b"host" not in headers:
+        raise ApiError("bad_request", "The Host header is missing.")
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None:
+        if b"content-length" in headers or request.version == "1.0":
+            raise ApiError("bad_request", "Transfer-Encoding needs HTTP/1.1 and no Content-Length.")
+        if coding.strip().lower() != b"chunked":
+            raise ApiError("not_implemented", "The only transfer coding is chunked.")
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit():
+        raise ApiError("bad_request", "Content-Length is not a number.")
+    if int(length) > limits.body_bytes:
+        raise too_large(limits)
+
+
+def may_repeat(name: bytes) -> bool:
+    return name not in _ONCE
+
+
+def wants_continue(request: Request) -> bool:
+    """Whether the client waits for `100 Continue`. Raises ApiError 417 for other expectations."""
+    headers = request.headers
+    expected = headers.get(b"expect")
+    if expected is None or request.version == "1.0":
+        return False
+    if expected.lower() != b"100-continue":
+        raise ApiError("expectation_failed", "The only expectation is 100-continue.")
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"") not in _NO_BODY
+
+
+def decode_body(request: Request, limits: Limits) -> bytes:
+    """The body without its Content-Encoding, at most `limits.body_bytes` (no bomb gets further)."""
+    coding = request.headers[b"content-encoding"].strip().lower()
+    if not request.body or coding in (b"identity", b""):
+        return request.body
+    if coding not in (b"gzip", b"deflate", b"x-gzip"):
+        raise ApiError("unsupported_media_type", "Content-Encoding must be gzip or deflate.")
+    inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        body = inflate.decompress(request.body, limits.body_bytes + 1)
+    except zlib.error:
+        raise ApiError("bad_request", "The body is not valid gzip or deflate.") from None
+    if len(body) > limits.body_bytes:
+        raise too_large(limits)
+    if not inflate.eof or inflate.unused_data:
+        raise ApiError("bad_request", "The compressed body does not end where it should.")
+    return body
+
+
+def too_large(limits: Limits) -> ApiError:
+    text = f"The request's body may have {limits.body_bytes} bytes at most."
+    return ApiError("request_too_large", text)

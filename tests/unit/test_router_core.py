@@ -1,0 +1,303 @@
+"""RouterCore with recording effects: queueing, placing, deaths, deadlines; each request ends once."""
+
+from __future__ import annotations
+
+import pytest
+
+from smmf_core import messages as m
+from smmf_core.config import Timeouts
+from smmf_core.errors import ApiError
+from smmf_core.router.core import MAX_ATTEMPTS, Open, RouterCore
+
+
+class Effects:
+    """Records what the core has done; `unreachable` workers take nothing."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, m.ToWorker]] = []
+        self.lost: list[int] = []
+        self.unreachable: set[int] = set()
+
+    def send(self, worker: int, messages: list[m.ToWorker]) -> bool:
+        if worker in self.unreachable:
+            return False
+        self.sent += [(worker, message) for message in messages]
+        return True
+
+    def worker_lost(self, worker: int, reason: str) -> None:
+        self.lost.append(worker)
+
+    def submits(self, worker: int | None = None) -> list[int]:
+        return [s.key for w, s in self.sent if isinstance(s, m.Submit) and worker in (None, w)]
+
+    def cancels(self) -> list[tuple[int, int]]:
+        return [(w, c.key) for w, c in self.sent if isinstance(c, m.Cancel)]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+        self.placements = 0
+        self.retryable = True
+
+    def placed(self, request: Open) -> None:
+        self.placements += 1
+
+    def admitted(self, prompt_tokens: int) -> None: ...
+    def result(self, result: m.Result) -> None: ...
+
+    def finished(self, usage: m.Usage) -> None:
+        self.ends.append("finished")
+
+    def failed(self, error: ApiError) -> None:
+        self.ends.append(error.code)
+
+    def may_retry(self) -> bool:
+        return self.retryable
+
+
+class Rig:
+    def __init__(self, workers: int = 1, slots: int = 1, **limits: int) -> None:
+        self.effects = Effects()
+        self.core = RouterCore(self.effects, Timeouts(queue_s=10, load_wait_s=5))
+        self.slots = slots
+        self.limits = limits
+        self.incarnations = dict.fromkeys(range(workers), 1)
+        self.registry()
+        for worker in range(workers):
+            self.up(worker)
+
+    def registry(self, state: str = "ready", reason: str = "") -> list[int]:
+        model = m.ModelEntry(
+            index=0, name="m", aliases=["alias"], task="generate", backend="echo", state=state,
+            reason=reason, created=1, context_length=100, strategy="least_connections",
+            max_queue=self.limits.get("max_queue", 0), max_queue_tokens=0, defaults={},
+            capabilities=[],
+        )  # fmt: skip
+        workers = [
+            m.WorkerEntry(w, i, 0, f"m-{w}", 1.0, online=True)
+            for w, i in self.incarnations.items()
+        ]
+        return self.core.fleet.update(m.Registry(1, [model], workers))
+
+    def up(self, worker: int) -> None:
+        incarnation = self.incarnations[worker]
+        self.core.fleet.attached(worker, incarnation, self.slots)
+        self.core.fleet.ready(worker, incarnation)
+
+    def restart(self, worker: int) -> None:
+        self.incarnations[worker] += 1
+        self.registry()
+        self.up(worker)
+
+    def submit(self, now: float = 0.0, width: int = 1, timeout_s: float | None = None) -> Open:
+        submit = m.Submit(
+            key=0, attempt=0, request_id="r", model="m", stream=True, n=width, messages=None,
+            prompts=["x"], sampling=m.Sampling(),
+        )  # fmt: skip
+        model = self.core.fleet.find("alias")
+        return self.core.submit(submit, model, Sink(), width, 1, 0, timeout_s, now)
+
+
+def ends(request: Open) -> list[str]:
+    sink = request.sink
+    assert isinstance(sink, Sink)
+    return sink.ends
+
+
+def test_a_request_goes_to_a_worker_and_ends() -> None:
+    rig = Rig()
+    request = rig.submit()
+    rig.core.turn(0.0)
+    assert rig.effects.submits(0) == [request.key]
+    assert request.instance == "m-0"
+    rig.core.on_finish(request.key, m.Usage(1, 2), 1.0)
+    rig.core.on_finish(request.key, m.Usage(1, 2), 1.0)
+    assert ends(request) == ["finished"]
+    assert rig.core.scheduler.in_flight(0) == 0
+
+
+def test_late_binding_waits_for_a_slot() -> None:
+    rig = Rig(slots=1)
+    first, second = rig.submit(), rig.submit()
+    rig.core.turn(0.0)
+    assert rig.effects.submits() == [first.key]
+    rig.core.on_finish(first.key, m.Usage(1, 1), 0.5)
+    rig.core.turn(0.5)
+    assert rig.effects.submits() == [first.key, second.key]
+
+
+def test_a_worker_is_up_only_with_ready_and_descriptors() -> None:
+    rig = Rig(workers=0)
+    rig.incarnations[0] = 1
+    rig.registry()
+    rig.submit()
+    rig.core.fleet.ready(0, 1)
+    rig.core.turn(0.0)
+    assert rig.effects.sent == []
+    rig.core.fleet.attached(0, 1, 4)
+    rig.core.turn(0.0)
+    assert len(rig.effects.submits()) == 1
+
+
+def test_cancel_tells_the_worker_and_frees_the_slot() -> None:
+    rig = Rig()
+    request = rig.submit()
+    rig.core.turn(0.0)
+    assert rig.core.cancel(request.key)
+    assert not rig.core.cancel(request.key)
+    assert rig.effects.cancels() == [(0, request.key)]
+    assert rig.core.scheduler.in_flight(0) == 0
+    assert ends(request) == []
+
+
+def test_cancel_while_waiting_tells_nobody() -> None:
+    rig = Rig()
+    rig.submit()
+    waiting = rig.submit()
+    rig.core.turn(0.0)
+    assert rig.core.cancel(waiting.key)
+    assert rig.effects.cancels() == []
+
+
+def test_nothing_sent_goes_on_elsewhere() -> None:
+    rig = Rig(workers=2)
+    request = rig.submit()
+    rig.core.turn(0.0)
+    first = request.worker
+    rig.core.on_worker_down(first, 1.0)
+    rig.core.turn(1.0)
+    assert request.worker != first
+    assert request.submit.attempt == 1
+    assert ends(request) == []
+
+
+def test_nothing_sent_waits_for_the_replacement() -> None:
+    rig = Rig(workers=1)
+    request = rig.submit()
+    rig.core.turn(0.0)
+    rig.core.on_worker_down(0, 1.0)
+    rig.core.turn(1.0)
+    assert request.worker == -1
+    rig.restart(0)
+    rig.core.turn(2.0)
+    assert rig.effects.submits() == [request.key, request.key]
+
+
+def test_tokens_sent_end_in_an_error_once() -> None:
+    rig = Rig(workers=2)
+    request = rig.submit()
+    rig.core.turn(0.0)
+    assert isinstance(request.sink, Sink)
+    request.sink.retryable = False
+    rig.core.on_worker_down(request.worker, 1.0)
+    rig.core.turn(1.0)
+    assert ends(request) == ["worker_lost"]
+    assert rig.core.open == {}
+
+
+def test_a_request_that_meets_only_deaths_is_poison() -> None:
+    rig = Rig(workers=1)
+    request = rig.submit()
+    for _ in range(MAX_ATTEMPTS):
+        rig.core.turn(0.0)
+        assert ends(request) == []
+        rig.core.on_worker_down(0, 0.0)
+        rig.restart(0)
+    assert ends(request) == ["poison_request"]
+
+
+def test_waiting_too_long_says_why() -> None:
+    rig = Rig()
+    rig.submit()
+    late = rig.submit()
+    rig.core.turn(0.0)
+    rig.core.turn(10.1)
+    assert ends(late) == ["queue_timeout"]
+
+
+def test_a_model_that_never_was_ready_is_loading() -> None:
+    rig = Rig(workers=0)
+    request = rig.submit()
+    rig.core.turn(5.1)
+    assert ends(request) == ["model_loading"]
+
+
+def test_a_deadline_also_ends_a_running_request() -> None:
+    rig = Rig()
+    request = rig.submit(timeout_s=2.0)
+    rig.core.turn(0.0)
+    rig.core.turn(2.1)
+    assert ends(request) == ["inference_timeout"]
+    assert rig.effects.cancels() == [(0, request.key)]
+
+
+def test_a_full_queue_is_refused_with_retry_after() -> None:
+    rig = Rig(max_queue=1)
+    rig.submit()
+    rig.core.turn(0.0)
+    rig.submit()
+    with pytest.raises(ApiError) as refused:
+        rig.submit()
+    assert refused.value.code == "queue_full"
+    assert refused.value.status == 429
+    assert refused.value.retry_after_s
+
+
+def test_retry_after_follows_the_measured_rate() -> None:
+    rig = Rig(max_queue=8)
+    for n in range(10):  # one request ends every two seconds
+        request = rig.submit(now=2.0 * n)
+        rig.core.turn(2.0 * n)
+        rig.core.on_finish(request.key, m.Usage(1, 1), 2.0 * n)
+    rig.submit(now=20.0)
+    rig.core.turn(20.0)
+    for _ in range(8):
+        rig.submit(now=20.0)
+    with pytest.raises(ApiError) as refused:
+        rig.submit(now=20.0)
+    assert refused.value.retry_after_s == pytest.approx(16.0)
+
+
+def test_an_unreachable_worker_is_lost_and_its_requests_go_elsewhere() -> None:
+    rig = Rig(workers=2)
+    rig.effects.unreachable = {0, 1}
+    request = rig.submit()
+    rig.core.turn(0.0)
+    assert sorted(rig.effects.lost) == [0, 1]
+    assert ends(request) == []
+    rig.effects.unreachable = set()
+    rig.restart(1)
+    rig.core.turn(1.0)
+    assert rig.effects.submits(1) == [request.key]
+
+
+def test_models_out_of_service_say_why() -> None:
+    rig = Rig()
+    rig.registry(state="failed", reason="no such file")
+    model = rig.core.fleet.find("m")
+    with pytest.raises(ApiError, match="no such file") as refused:
+        rig.core.fleet.check_available(model)
+    assert refused.value.status == 503
+
+
+def test_a_removed_model_gives_its_waiting_requests_back() -> None:
+    rig = Rig()
+    rig.submit()
+    waiting = rig.submit()
+    rig.core.turn(0.0)
+    assert rig.core.fleet.update(m.Registry(2, [], [])) == [waiting.key]
+    with pytest.raises(ApiError, match="does not exist"):
+        rig.core.fleet.find("m")
+
+
+def test_wide_requests_take_and_give_back_all_their_slots() -> None:
+    rig = Rig(slots=4)
+    wide = rig.submit(width=3)
+    narrow = [rig.submit(), rig.submit()]
+    rig.core.turn(0.0)
+    assert rig.core.scheduler.in_flight(0) == 4
+    rig.core.on_finish(wide.key, m.Usage(1, 1), 0.0)
+    rig.core.turn(0.0)
+    assert rig.effects.submits()[1:] == [request.key for request in narrow]
+    assert rig.core.scheduler.in_flight(0) == 2
