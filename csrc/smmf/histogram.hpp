@@ -1,7 +1,7 @@
 // Latency histogram of fixed memory: log-linear buckets, as in HdrHistogram (G. Tene).
 //
 // A value in nanoseconds below 2^kSubBits has a bucket of its own; above, each power of two is cut
-// into 2^(kSubBits-1) equal buckets, so a value is known to within 1/16 of itself.
+// into 2^(kSubBits-1) equal buckets, so the middle of a bucket is within 1/32 of its values.
 // Thread safety: none.
 #ifndef SMMF_HISTOGRAM_HPP_
 #define SMMF_HISTOGRAM_HPP_

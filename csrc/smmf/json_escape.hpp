@@ -24,6 +24,18 @@ inline const std::array<uint8_t, 256>& Classes() {
   return classes;
 }
 
+// Whether all eight bytes go as they are. A borrow or carry may only make a clean word look dirty.
+inline bool IsPlainWord(const unsigned char* text) {
+  constexpr uint64_t kOnes = 0x0101010101010101u;
+  uint64_t word;
+  std::memcpy(&word, text, sizeof word);
+  const uint64_t quote = word ^ (kOnes * '"');
+  const uint64_t backslash = word ^ (kOnes * '\\');
+  const uint64_t odd = word | (word + kOnes) | (word - kOnes * 0x20) | (quote - kOnes) |
+                       (backslash - kOnes);  // not ASCII, DEL, control, quote, backslash
+  return (odd & (kOnes * 0x80)) == 0;
+}
+
 // Length of the valid sequence at `text` (Unicode 15, table 3-7), or 0.
 inline size_t SequenceLength(const unsigned char* text, size_t left) {
   const unsigned char c = text[0];
@@ -61,6 +73,10 @@ inline void AppendJsonEscaped(const char* data, size_t size, std::string* out) {
   size_t from = 0;  // first byte not yet copied
   size_t at = 0;
   while (at < size) {
+    if (at + 8 <= size && json_internal::IsPlainWord(text + at)) {
+      at += 8;
+      continue;
+    }
     const uint8_t kind = classes[text[at]];
     if (kind == 0) {
       ++at;

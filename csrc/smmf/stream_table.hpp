@@ -124,7 +124,7 @@ class StreamTable {
     if (stream->is_over) return;
     Frame(record, now, stream, events);
     if (stream->has_pending()) MarkDirty(record.key, stream);
-    if (stream->pending() > max_pending_) {
+    if (stream->pending() > max_pending_ && !IsTerminal(record.kind)) {
       stream->is_over = true;
       events->push_back({record.key, kPad, 0, 0, {}});
     }

@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face model folder: ids to raw bytes, text to ids, which ids end a text.
+"""The tokenizer of a Hugging Face model folder: text to ids, ids to bytes, ids that end a text.
 
 Owns the table of token bytes; must not decode UTF-8 or decide what may be sent.
 """
@@ -92,15 +92,14 @@ def special_token(value: Any) -> str | None:
 
 def _eos_ids(folder: Path, tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
     """The ids that end a text: those of all three files together (a file names one or a list)."""
-    ids: set[int] = set()
+    ids: set[int | None] = set()
     for name in ("generation_config.json", "config.json"):
         value = read_json(folder / name).get("eos_token_id")
-        ids.update(value if isinstance(value, list) else [] if value is None else [value])
+        ids.update(value if isinstance(value, list) else [value])
     token = special_token(read_json(folder / "tokenizer_config.json").get("eos_token"))
     if token is not None:
-        id_ = tokenizer.token_to_id(token)
-        ids.update([] if id_ is None else [id_])
-    return frozenset(ids)
+        ids.add(tokenizer.token_to_id(token))
+    return frozenset(id_ for id_ in ids if id_ is not None)
 
 
 class _PieceReader:

@@ -11,11 +11,10 @@ from smmf_core.errors import ApiError
 from smmf_core.http.limits import Limits
 from smmf_core.http.request import Request
 
-ACCEPTED_CODINGS = b"gzip, deflate"
-
 _GZIP_OR_ZLIB = 47  # zlib's window bits that accept both wrappers
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _NO_BODY = (b"", b"0")
+_UPGRADE_HEADERS = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
 
 def check_head(request: Request, limits: Limits) -> None:
@@ -57,6 +56,18 @@ def wants_continue(request: Request) -> bool:
     if expected.lower() != b"100-continue":
         raise ApiError("expectation_failed", "The only expectation is 100-continue.")
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"") not in _NO_BODY
+
+
+def head_without_upgrade(request: Request) -> bytes:
+    """The request's head as it would be without its wish for another protocol."""
+    method, version = request.method.encode("latin-1"), request.version.encode("latin-1")
+    lines = [b"%b %b HTTP/%b\r\n" % (method, request.target, version)]
+    for name, value in request.headers.items():
+        if name not in _UPGRADE_HEADERS:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if not request.keep_alive:
+        lines.append(b"connection: close\r\n")
+    return b"".join(lines) + b"\r\n"
 
 
 def decode_body(request: Request, limits: Limits) -> bytes:

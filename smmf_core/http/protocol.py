@@ -28,7 +28,6 @@ _log = logging.getLogger("smmf.http")
 _NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGER_S = 2.0  # a refused client may still be sending: closing at once would reset its answer
-_UPGRADE_HEADERS = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -240,15 +239,8 @@ class HttpProtocol(asyncio.Protocol):
         """
         request = self._coming
         assert request is not None
-        method, version = request.method.encode("latin-1"), request.version.encode("latin-1")
-        head = [b"%b %b HTTP/%b\r\n" % (method, request.target, version)]
-        for name, value in request.headers.items():
-            if name not in _UPGRADE_HEADERS:
-                head.append(b"%b: %b\r\n" % (name, value))
-        if not request.keep_alive:
-            head.append(b"connection: close\r\n")
         self._coming = self._parser = None
-        return b"".join(head) + b"\r\n" + rest
+        return checks.head_without_upgrade(request) + rest
 
     def _refuse_cause(self, error: httptools.HttpParserCallbackError) -> None:
         cause = error.__context__
@@ -307,7 +299,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._queue is None:
             self._queue = deque()
         self._queue.append(request)
-        self._wait()
+        self._set_deadline(self._limits.idle_timeout_s if self._active is None else _NEVER)
         if len(self._queue) >= self._limits.pipeline_depth and self._transport is not None:
             self._transport.pause_reading()
 
@@ -321,17 +313,10 @@ class HttpProtocol(asyncio.Protocol):
             self._start(queue.popleft())
             queue = self._queue  # closing drops it
         self._is_advancing = False
-        if queue:
-            self._wait()
-        else:
+        if not queue:
             self._read_on()
-
-    def _wait(self) -> None:
-        """Complete requests wait: for the response before them, or for a client that reads."""
-        if self._active is not None:
-            self.deadline = _NEVER
-        else:
-            self._set_deadline(self._limits.idle_timeout_s)
+        elif self._active is None:
+            self._set_deadline(self._limits.idle_timeout_s)  # for the client to read
 
     def _read_on(self) -> None:
         transport = self._transport
@@ -346,7 +331,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._coming is None:
             self.deadline = _NEVER
         if request.refusal is not None:
-            self._respond_error(request, request.refusal)
+            request.respond_error(request.refusal)
         else:
             self._guard(self._app.on_request, request)
 
@@ -363,13 +348,7 @@ class HttpProtocol(asyncio.Protocol):
                 return
             request.keep_alive = False
             error = ApiError("internal_error", "The server failed on this request.")
-            self._respond_error(request, error)
-
-    def _respond_error(self, request: Request, error: ApiError) -> None:
-        headers = [(b"content-type", b"application/json"), (b"x-request-id", request.id())]
-        if error.code == "unsupported_media_type":
-            headers.append((b"accept-encoding", checks.ACCEPTED_CODINGS))
-        request.respond(error.status, [*headers, *error.headers()], error.body())
+            request.respond_error(error)
 
     # --- time and ends ---
 

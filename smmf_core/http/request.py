@@ -91,6 +91,13 @@ class Request:
         self.connection.send(head if is_bare else head + body)
         self.connection.on_response_end(self)
 
+    def respond_error(self, error: ApiError) -> None:
+        """An error that the HTTP side found: the envelope every other error has too."""
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", self.id())]
+        if error.code == "unsupported_media_type":
+            headers.append((b"accept-encoding", b"gzip, deflate"))
+        self.respond(error.status, [*headers, *error.headers()], error.body())
+
     def head(self, status: int, headers: Headers) -> bytes:
         """The head of a streaming response, for whoever sends the stream."""
         if self.chunked:

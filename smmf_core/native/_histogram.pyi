@@ -1,7 +1,7 @@
 from collections.abc import Iterable, Sequence
 
 class Histogram:
-    """Latencies in seconds, from 1 ns to five hours, each known to within 1/16 of itself."""
+    """Latencies in seconds, from 1 ns to five hours, each known to within 1/32 of itself."""
 
     def record(self, seconds: float) -> None: ...
     def record_many(self, values: Iterable[float]) -> None: ...

@@ -21,8 +21,9 @@ class RingWriter:
     def write(self, records: list[tuple[int, int, int, int, int, bytes]]) -> int:
         """Publish as many leading (kind, key, attempt, choice, count, payload) as fit; how many.
 
-        When not all fit, `space_fd` becomes readable once the reader has made room; the first record
-        not written must then be the first of the next call: parts of it may be in the ring.
+        When not all fit, `space_fd` becomes readable once the reader has made room. Parts of the first
+        record not written may be in the ring: it goes on when it comes first in the next call, and the
+        reader drops it when another does. ValueError for a kind or size that no record has.
         """
     def step(self, steps: int) -> None: ...
     @property

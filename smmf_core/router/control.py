@@ -96,7 +96,7 @@ class RouterControl:
         scheduler, fleet = self.shell.core.scheduler, self.shell.core.fleet
         used = [index for index in fleet.used if index in fleet.models]
         models = [(i, scheduler.waiting(i)[0], scheduler.running(i)) for i in used]
-        workers = [(w, scheduler.in_flight(w)) for w, r in fleet.workers.items() if r.is_up]
+        workers = [(w, scheduler.in_flight(w)) for w in fleet.workers]
         gauges = self.shell.metrics.gauges
         gauges.connections = len(self.server.connections)
         gauges.bad_requests = self.server.bad_requests

@@ -146,7 +146,7 @@ class RouterCore:
             self._overdue(heapq.heappop(self._deadlines)[1])
         for worker in unreachable:
             self._effects.worker_lost(worker, "it takes no messages")
-            self.on_worker_down(worker, now)
+            self.on_worker_down(worker, self.fleet.workers[worker].incarnation, now)
         if unreachable:
             self.turn(now)
 
@@ -184,21 +184,19 @@ class RouterCore:
         if request is not None and self.cancel(key):
             request.sink.failed(error)
 
-    def on_worker_down(self, worker: int, now: float) -> None:
+    def on_worker_down(self, worker: int, incarnation: int, now: float) -> None:
         """A Worker died; its ring has been drained. What sent nothing is placed again."""
-        entry = self.fleet.workers.get(worker)
-        name = entry.instance if entry is not None else str(worker)
-        for key in self.fleet.down(worker):
-            self._place_again(self.open[key], worker, name, now)
+        for key in self.fleet.down(worker, incarnation):
+            self._place_again(self.open[key], worker, now)
 
     # --- inside ---
 
-    def _place_again(self, request: Open, worker: int, name: str, now: float) -> None:
+    def _place_again(self, request: Open, worker: int, now: float) -> None:
         """1 tokens were sent: a terminal error; 2 it met too many deaths: it is poison;
         3 its time is over; 4 else it goes to the front of the queue."""
         submit = request.submit
         if not request.sink.may_retry():
-            error = ApiError("worker_lost", f"The worker {name} died while it was answering.")
+            error = ApiError("worker_lost", f"The worker {request.instance} died while it was answering.")
         elif submit.attempt + 1 >= MAX_ATTEMPTS:
             text = (
                 f"This request was open on {MAX_ATTEMPTS} workers that died; it is not tried again."

@@ -6,7 +6,7 @@ both arrived. Pure; owns the Scheduler's models and workers, must not own reques
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from smmf_core.errors import ApiError
 from smmf_core.messages import ModelEntry, Registry, WorkerEntry
@@ -31,18 +31,14 @@ class Model:
 
 @dataclass(slots=True)
 class Replica:
-    """One Worker incarnation, as far as it is known."""
+    """One Worker that is up: placed on until it dies."""
 
     worker: int
     incarnation: int
-    instance: str = ""
-    model: int = -1
-    weight: float = 1.0
-    online: bool = True
-    slots: int = 0
-    is_attached: bool = False
-    is_ready: bool = False
-    is_up: bool = field(default=False)
+    instance: str
+    model: int
+    slots: int
+    online: bool
 
 
 class Fleet:
@@ -50,7 +46,10 @@ class Fleet:
         self._scheduler = scheduler
         self._names: dict[str, Model] = {}  # with aliases
         self.models: dict[int, Model] = {}
-        self.workers: dict[int, Replica] = {}
+        self.workers: dict[int, Replica] = {}  # those that are up
+        self._entries: dict[int, WorkerEntry] = {}
+        self._slots: dict[tuple[int, int], int] = {}  # (worker, incarnation) whose ring is here
+        self._ready: set[tuple[int, int]] = set()
         self.used: set[int] = set()  # models that had a request or a Worker: what reports name
         self.version = -1
 
@@ -93,63 +92,64 @@ class Fleet:
             self._scheduler.set_model(index, strategy, entry.max_queue, entry.max_queue_tokens)
         self._names = {name: m for m in self.models.values() for name in m.entry.aliases}
         self._names |= {m.name: m for m in self.models.values()}
+        self._entries = {entry.worker: entry for entry in registry.workers}
         for worker in registry.workers:
-            self._describe(worker)
+            self._update_worker(worker)
         return orphans
 
     # --- workers ---
 
     def attached(self, worker: int, incarnation: int, slots: int) -> None:
-        replica = self._incarnation(worker, incarnation)
-        replica.is_attached, replica.slots = True, slots
-        self._raise(replica)
+        """Its descriptors have arrived."""
+        self._slots[worker, incarnation] = slots
+        self._raise(worker)
 
     def ready(self, worker: int, incarnation: int) -> None:
-        replica = self._incarnation(worker, incarnation)
-        replica.is_ready = True
-        self._raise(replica)
+        """It has spoken over ZeroMQ."""
+        self._ready.add((worker, incarnation))
+        self._raise(worker)
 
-    def down(self, worker: int) -> list[int]:
+    def down(self, worker: int, incarnation: int) -> list[int]:
         """Forget a Worker. Returns the keys of the requests that were open on it."""
-        replica = self.workers.pop(worker, None)
-        if replica is None or not replica.is_up:
-            return []
-        return self._scheduler.worker_down(worker)
-
-    def instance_of(self, worker: int) -> str:
+        self._slots.pop((worker, incarnation), None)
+        self._ready.discard((worker, incarnation))
         replica = self.workers.get(worker)
-        return replica.instance if replica is not None else str(worker)
+        if replica is None or replica.incarnation != incarnation:
+            return []
+        del self.workers[worker]
+        keys = self._scheduler.worker_down(worker)
+        self._raise(worker)  # its successor may be here already
+        return keys
 
     @property
     def is_ready(self) -> bool:
         """Whether one model can answer."""
-        return any(r.is_up and r.online for r in self.workers.values())
+        return any(replica.online for replica in self.workers.values())
 
-    def _incarnation(self, worker: int, incarnation: int) -> Replica:
-        replica = self.workers.get(worker)
-        if replica is None or replica.incarnation != incarnation:
-            replica = self.workers[worker] = Replica(worker, incarnation)
-        return replica
+    def _update_worker(self, entry: WorkerEntry) -> None:
+        replica = self.workers.get(entry.worker)
+        if replica is not None and replica.incarnation == entry.incarnation:
+            replica.online = entry.online
+            self._scheduler.worker_set(entry.worker, replica.slots, entry.weight, entry.online)
+        self._raise(entry.worker)
 
-    def _describe(self, entry: WorkerEntry) -> None:
-        known = self.workers.get(entry.worker)
-        if known is not None and known.incarnation > entry.incarnation:
-            return  # the registry's news is older than the Attach's
-        replica = self._incarnation(entry.worker, entry.incarnation)
-        replica.instance, replica.model = entry.instance, entry.model
-        replica.weight, replica.online = entry.weight, entry.online
-        if replica.is_up:
-            self._scheduler.worker_set(
-                replica.worker, replica.slots, replica.weight, replica.online
-            )
-        self._raise(replica)
+    def _raise(self, worker: int) -> None:
+        """Bring a Worker up once the registry, its descriptors and its own word are here.
 
-    def _raise(self, replica: Replica) -> None:
-        if replica.is_up or not (replica.is_attached and replica.is_ready and replica.model >= 0):
+        A new incarnation waits until the death of the old one has been seen.
+        """
+        entry = self._entries.get(worker)
+        if entry is None or worker in self.workers or entry.model not in self.models:
             return
-        replica.is_up = True
-        self.used.add(replica.model)
-        self.models[replica.model].was_ready = True
-        self._scheduler.worker_up(replica.worker, replica.model, replica.slots, replica.weight)
-        if not replica.online:
-            self._scheduler.worker_set(replica.worker, replica.slots, replica.weight, False)
+        key = (worker, entry.incarnation)
+        if key not in self._ready or key not in self._slots:
+            return
+        slots = self._slots[key]
+        self.workers[worker] = Replica(
+            worker, entry.incarnation, entry.instance, entry.model, slots, entry.online
+        )
+        self.used.add(entry.model)
+        self.models[entry.model].was_ready = True
+        self._scheduler.worker_up(worker, entry.model, slots, entry.weight)
+        if not entry.online:
+            self._scheduler.worker_set(worker, slots, entry.weight, False)

@@ -191,9 +191,12 @@ class RouterShell:
     def on_worker_died(self, worker: int) -> None:
         """What it had published is valid; what it had not finished goes elsewhere."""
         now = time.monotonic()
+        incarnation = self._rings.incarnation(worker)
+        if incarnation is None:
+            return
         self._dispatch(self._rings.drain_one(worker, now), now)
         self._rings.remove(worker)
-        self.core.on_worker_down(worker, now)
+        self.core.on_worker_down(worker, incarnation, now)
         self.wake()
 
     @property
@@ -202,8 +205,7 @@ class RouterShell:
 
     def attach(self, attach: Attach, fds: list[int]) -> None:
         """A new Worker's ring. Takes over the descriptors."""
-        if self._rings.incarnation(attach.worker) is not None:
-            self.on_worker_died(attach.worker)  # its successor is here before its death was seen
+        self.on_worker_died(attach.worker)  # its successor is here before its death was seen
         self._rings.attach(attach.worker, attach.incarnation, fds)
         self.core.fleet.attached(attach.worker, attach.incarnation, attach.slots)
 
@@ -237,7 +239,7 @@ class RouterShell:
         gauges.running = {m.name: scheduler.running(m.index) for m in used}
         gauges.waiting = {m.name: scheduler.waiting(m.index)[0] for m in used}
         gauges.instance_up = {
-            r.instance: (fleet.models[r.model].name, int(r.is_up))
+            r.instance: (fleet.models[r.model].name, int(r.online))
             for r in fleet.workers.values()
             if r.model in fleet.models
         }

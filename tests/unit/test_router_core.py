@@ -85,6 +85,9 @@ class Rig:
         self.core.fleet.attached(worker, incarnation, self.slots)
         self.core.fleet.ready(worker, incarnation)
 
+    def down(self, worker: int, now: float) -> None:
+        self.core.on_worker_down(worker, self.core.fleet.workers[worker].incarnation, now)
+
     def restart(self, worker: int) -> None:
         self.incarnations[worker] += 1
         self.registry()
@@ -165,7 +168,7 @@ def test_nothing_sent_goes_on_elsewhere() -> None:
     request = rig.submit()
     rig.core.turn(0.0)
     first = request.worker
-    rig.core.on_worker_down(first, 1.0)
+    rig.down(first, 1.0)
     rig.core.turn(1.0)
     assert request.worker != first
     assert request.submit.attempt == 1
@@ -176,7 +179,7 @@ def test_nothing_sent_waits_for_the_replacement() -> None:
     rig = Rig(workers=1)
     request = rig.submit()
     rig.core.turn(0.0)
-    rig.core.on_worker_down(0, 1.0)
+    rig.down(0, 1.0)
     rig.core.turn(1.0)
     assert request.worker == -1
     rig.restart(0)
@@ -190,7 +193,7 @@ def test_tokens_sent_end_in_an_error_once() -> None:
     rig.core.turn(0.0)
     assert isinstance(request.sink, Sink)
     request.sink.retryable = False
-    rig.core.on_worker_down(request.worker, 1.0)
+    rig.down(request.worker, 1.0)
     rig.core.turn(1.0)
     assert ends(request) == ["worker_lost"]
     assert rig.core.open == {}
@@ -202,7 +205,7 @@ def test_a_request_that_meets_only_deaths_is_poison() -> None:
     for _ in range(MAX_ATTEMPTS):
         rig.core.turn(0.0)
         assert ends(request) == []
-        rig.core.on_worker_down(0, 0.0)
+        rig.down(0, 0.0)
         rig.restart(0)
     assert ends(request) == ["poison_request"]
 
@@ -301,3 +304,15 @@ def test_wide_requests_take_and_give_back_all_their_slots() -> None:
     rig.core.turn(0.0)
     assert rig.effects.submits()[1:] == [request.key for request in narrow]
     assert rig.core.scheduler.in_flight(0) == 2
+
+
+def test_a_successor_that_speaks_before_the_death_is_seen_waits() -> None:
+    rig = Rig(workers=1)
+    request = rig.submit()
+    rig.core.turn(0.0)
+    rig.restart(0)  # registry, descriptors and Ready of incarnation 2, incarnation 1 still up
+    assert rig.core.fleet.workers[0].incarnation == 1
+    rig.down(0, 1.0)
+    assert rig.core.fleet.workers[0].incarnation == 2
+    rig.core.turn(1.0)
+    assert rig.effects.submits() == [request.key, request.key]
