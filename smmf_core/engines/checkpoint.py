@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,18 +42,18 @@ def _files(folder: Path) -> list[Path]:
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
-        entries = deserialize(path.read_bytes())
+        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     return {name: _to_float32(entry, f"{path}: {name}") for name, entry in entries}
 
 
-def _to_float32(entry: dict[str, object], where: str) -> Tensor:
+def _to_float32(entry: dict[str, Any], where: str) -> Tensor:
     dtype, shape, data = entry["dtype"], entry["shape"], entry["data"]
-    assert isinstance(dtype, str) and isinstance(shape, list) and isinstance(data, bytearray | bytes)
     if dtype == "BF16":  # the upper half of a float32
         wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
+        widened: Tensor = wide.view(np.float32).reshape(shape)
+        return widened
     if dtype not in _DTYPES:
         raise ValueError(f"{where} is of type {dtype}; this engine reads F16, BF16, F32 and F64.")
     return np.frombuffer(data, _DTYPES[dtype]).astype(np.float32).reshape(shape)

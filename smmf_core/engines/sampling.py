@@ -17,7 +17,7 @@ from smmf_core.messages import Sampling
 Row = NDArray[np.float32]
 """Logits of one position, [vocabulary]."""
 
-FORCE_BIAS = 100.0  # OpenAI: "values like -100 or 100 should result in a ban or exclusive selection"
+FORCE_BIAS = 100.0  # by OpenAI's reference, -100 bans a token and 100 selects it exclusively
 
 _MASK32 = 0xFFFF_FFFF
 # The constants of Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011

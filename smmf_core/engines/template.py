@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
@@ -33,7 +33,7 @@ _REASON_CHARACTERS = 300  # of a template's error in ours: it may quote a whole 
 class _Generation(Extension):
     """`{% generation %}` marks the answer's tokens for training; here its body is just rendered."""
 
-    tags: ClassVar = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (so declared by Jinja)
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno

@@ -92,13 +92,13 @@ def special_token(value: Any) -> str | None:
 
 def _eos_ids(folder: Path, tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
     """The ids that end a text: those of all three files together (a file names one or a list)."""
-    ids: set[int | None] = set()
+    ids: list[int | None] = []
     for name in ("generation_config.json", "config.json"):
         value = read_json(folder / name).get("eos_token_id")
-        ids.update(value if isinstance(value, list) else [value])
+        ids += value if isinstance(value, list) else [value]
     token = special_token(read_json(folder / "tokenizer_config.json").get("eos_token"))
     if token is not None:
-        ids.add(tokenizer.token_to_id(token))
+        ids.append(tokenizer.token_to_id(token))
     return frozenset(id_ for id_ in ids if id_ is not None)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import string
 from collections.abc import Callable
 from typing import Protocol
 
@@ -26,8 +25,6 @@ Headers = list[tuple[bytes, bytes]]
 
 _JSON = (b"content-type", b"application/json")
 _PREFIXES = ("/v1", "/api/v1", "")  # OpenAI's, DB-GPT's, llama.cpp's
-_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-")
-_ID_MAX = 128
 _BYTES_PER_TOKEN = 4  # an estimate, until the Worker's Admit tells
 _CORS_MAX_AGE_S = b"600"
 _EXPOSED = b"x-request-id, x-smmf-instance, retry-after"
@@ -114,10 +111,7 @@ class Routes:
         return ("GET", self._model) if is_model else None
 
     def _common_headers(self, request: Request) -> Headers:
-        given = request.headers.get(b"x-request-id", b"").decode("latin-1")
-        if not (0 < len(given) <= _ID_MAX and _ID_CHARACTERS.issuperset(given)):
-            given = f"req_{next(self._ids):x}"
-        headers = [(b"x-request-id", given.encode())]
+        headers = [(b"x-request-id", request.id())]
         origin = request.headers.get(b"origin")
         if origin is not None and (origin in self._origins or b"*" in self._origins):
             headers += [

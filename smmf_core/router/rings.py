@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +62,23 @@ class Rings:
     def drain(self, now: float) -> list[Event]:
         """Frame everything that is in the rings; what Python must see comes back."""
         events: list[Event] = []
+        broken: list[int] = []
         for ring in self._rings.values():
-            self._table.drain(ring.reader, now, events)
+            try:
+                self._table.drain(ring.reader, now, events)
+            except RuntimeError:  # a malformed record: nothing after it can be trusted
+                broken.append(ring.worker)
+        for worker in broken:
+            self._died(worker)
         return events
 
     def drain_one(self, worker: int, now: float) -> list[Event]:
         """The last records of a Worker that died: all complete ones are valid."""
         events: list[Event] = []
         ring = self._rings.get(worker)
-        if ring is not None:
-            while self._table.drain(ring.reader, now, events):
-                pass
+        with suppress(RuntimeError):  # a malformed record ends what can be read
+            while ring is not None and self._table.drain(ring.reader, now, events):
+                continue
         return events
 
     def arm(self) -> bool:

@@ -21,7 +21,8 @@ class TokenWriter:
         self.space_fd = space_fd
         self.data_fd = data_fd
         self._waiting: list[Record] = []
-        self._last_tokens: dict[tuple[int, int], int] = {}  # (key, choice) -> index in _waiting
+        self._dropped = 0  # how many have left _waiting at its front
+        self._last_tokens: dict[tuple[int, int], int] = {}  # (key, choice) -> count from the first
         self._held_bytes: dict[int, int] = {}
         self._failed: set[int] = set()
 
@@ -47,13 +48,12 @@ class TokenWriter:
     def retry(self) -> None:
         """Write what waits, as far as there is room."""
         written = self._ring.write(self._waiting)
-        if written == len(self._waiting):
-            self._waiting.clear()
+        del self._waiting[:written]
+        self._dropped += written
+        if not self._waiting:
+            self._last_tokens.clear()
             self._held_bytes.clear()
             self._failed.clear()
-        else:
-            del self._waiting[:written]
-        self._last_tokens.clear()
 
     def step(self, steps: int) -> None:
         self._ring.step(steps)
@@ -74,16 +74,22 @@ class TokenWriter:
             self._waiting.append((FAIL, key, attempt, 0, 0, encode(failure)))
             return key
         self._held_bytes[key] = held
-        at = self._last_tokens.get((key, choice)) if kind == TOKENS else None
-        if at is not None:
-            self._waiting[at] = _merged(self._waiting[at], record)
-        else:
-            if kind == TOKENS and self._waiting:  # the first may be half written: never merged into
-                self._last_tokens[key, choice] = len(self._waiting)
-            elif kind != TOKENS:
-                self._last_tokens.pop((key, choice), None)
-            self._waiting.append(record)
+        if kind == TOKENS and self._merge(record):
+            return None
+        self._last_tokens.pop((key, choice), None)
+        if kind == TOKENS:
+            self._last_tokens[key, choice] = self._dropped + len(self._waiting)
+        self._waiting.append(record)
         return None
+
+    def _merge(self, record: Record) -> bool:
+        """Put tokens behind the last ones of their choice; not into the first, which may be half
+        written."""
+        at = self._last_tokens.get((record[1], record[3]), -1) - self._dropped
+        if at < 1:
+            return False
+        self._waiting[at] = _merged(self._waiting[at], record)
+        return True
 
 
 def _merged(a: Record, b: Record) -> Record:
