@@ -1,7 +1,24 @@
-"""What must hold before any test module is imported."""
+"""Fixtures shared by all tests: a real server on the echo engine."""
 
-import os
+from __future__ import annotations
 
-# The reference engine's results are exact with one BLAS thread, which numpy fixes when imported.
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from server import Server, echo_toml
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One echo model, two replicas, shared by a module's tests."""
+    folder: Path = tmp_path_factory.mktemp("server")
+    (folder / "local-echo.toml").write_text(echo_toml(deployment={"replicas": 2}))
+    started = Server(folder).start()
+    yield started
+    assert started.stop() == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path

@@ -38,6 +38,8 @@ def echo_toml(name: str = "echo", **sections: dict[str, Any]) -> str:
 class Server:
     """`smmf serve` on `folder`: files in it are the models, `smmf.toml` the server's config."""
 
+    model = "echo"
+
     def __init__(self, folder: Path, *flags: str, run_dir: Path | None = None) -> None:
         self.folder = folder
         self.port, self.admin_port = free_port(), free_port()

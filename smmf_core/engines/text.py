@@ -95,7 +95,7 @@ def _eos_ids(folder: Path, tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
     ids: list[int | None] = []
     for name in ("generation_config.json", "config.json"):
         value = read_json(folder / name).get("eos_token_id")
-        ids += value if isinstance(value, list) else [value]
+        ids.extend(value if isinstance(value, list) else (value,))
     token = special_token(read_json(folder / "tokenizer_config.json").get("eos_token"))
     if token is not None:
         ids.append(tokenizer.token_to_id(token))

@@ -89,6 +89,12 @@ def decode_body(request: Request, limits: Limits) -> bytes:
     return body
 
 
+def head_too_large(target: bytes, limits: Limits) -> ApiError:
+    if 2 * len(target) > limits.header_bytes:
+        return ApiError("uri_too_long", "The request's path is too long.")
+    return ApiError("headers_too_large", "The request's headers are too many or too large.")
+
+
 def too_large(limits: Limits) -> ApiError:
     text = f"The request's body may have {limits.body_bytes} bytes at most."
     return ApiError("request_too_large", text)

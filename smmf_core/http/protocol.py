@@ -27,6 +27,7 @@ __all__ = ["Application", "HttpProtocol", "Limits", "Request", "ServerState"]
 _log = logging.getLogger("smmf.http")
 _NEVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINE_BYTES = 4  # of a header besides name and value: colon, space, CR, LF
 _LINGER_S = 2.0  # a refused client may still be sending: closing at once would reset its answer
 
 
@@ -134,7 +135,8 @@ class HttpProtocol(asyncio.Protocol):
         while data and not self._is_closing:
             data = self._feed(data)
         if self._unframed_bytes > self._limits.header_bytes:
-            self._refuse(ApiError("headers_too_large", "The request's headers are too large."))
+            target = b"" if self._coming is None else self._coming.target
+            self._refuse(checks.head_too_large(target, self._limits))
 
     # --- llhttp's callbacks ---
 
@@ -153,15 +155,15 @@ class HttpProtocol(asyncio.Protocol):
         assert self._coming is not None
         self._coming.target += url
         if len(self._coming.target) > self._limits.header_bytes:
-            raise ApiError("uri_too_long", "The request's path is too long.")
+            raise checks.head_too_large(self._coming.target, self._limits)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         assert self._coming is not None
         limits = self._limits
         self._head_lines += 1
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + _LINE_BYTES
         if self._head_lines > limits.headers or self._head_bytes > limits.header_bytes:
-            raise ApiError("headers_too_large", "The request has too many or too large headers.")
+            raise checks.head_too_large(b"", limits)
         if not self._in_head:
             return  # a trailer: nothing here needs one, and it must not change what was checked
         headers = self._coming.headers
@@ -267,7 +269,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._active is None and not self._queue:
             self._owes_continue = False
             self._set_deadline(self._limits.body_timeout_s)
-            self.send(_CONTINUE)
+            self.send(None, _CONTINUE)
         else:
             self._owes_continue = True
             self.deadline = _NEVER
@@ -370,9 +372,11 @@ class HttpProtocol(asyncio.Protocol):
         if self._active is None and self._coming is None and not self._queue:
             self._close()
 
-    def send(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+    def send(self, request: Request | None, data: bytes) -> None:
+        """Bytes of the response under way; those of a request that has ended are dropped."""
+        transport = self._transport
+        if request is self._active and transport is not None and not transport.is_closing():
+            transport.write(data)
 
     def abort(self) -> None:
         self._is_closing = True

@@ -88,7 +88,7 @@ class Request:
         length = [] if status in _NO_BODY else [(b"content-length", b"%d" % len(body))]
         head = self._head(status, [*length, *headers])
         is_bare = self.method == "HEAD" or status in _NO_BODY
-        self.connection.send(head if is_bare else head + body)
+        self.connection.send(self, head if is_bare else head + body)
         self.connection.on_response_end(self)
 
     def respond_error(self, error: ApiError) -> None:
@@ -110,7 +110,7 @@ class Request:
 
     def write_raw(self, data: bytes) -> None:
         """Bytes that could not be sent natively."""
-        self.connection.send(data)
+        self.connection.send(self, data)
 
     def end_stream(self, close: bool) -> None:
         """The stream's last byte has been handed over."""

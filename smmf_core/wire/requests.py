@@ -20,7 +20,7 @@ _to_router = msgspec.msgpack.Decoder(list[ToRouter])
 
 
 def worker_identity(worker: int, incarnation: int) -> bytes:
-    """The routing id of one worker incarnation (ZeroMQ reserves ids that begin with a zero byte)."""
+    """The routing id of one worker incarnation (ids must not begin with a zero byte)."""
     return b"w%d.%d" % (worker, incarnation)
 
 

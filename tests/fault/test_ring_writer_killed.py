@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -52,29 +53,38 @@ def check(records: list[tuple[int, int, int, int, int, bytes]], first: int) -> i
     return first
 
 
+def read_until_death(reader: _ring.RingReader, data: int, pidfd: int, delay_s: float) -> int:
+    """Read as fast as records come; the writer dies `delay_s` after the first. How many records."""
+    number, killer = 0, None
+    while not _ring.wait([pidfd], 0):
+        number = check(reader.drain(), number)
+        if number and killer is None:
+            kill = signal.pidfd_send_signal
+            killer = threading.Timer(delay_s, kill, (pidfd, signal.SIGKILL))
+            killer.start()
+        if reader.arm():
+            assert _ring.wait([data, pidfd], 30), "no wake-up"
+            _ring.drain_eventfd(data)
+    number = check(reader.drain(), number)
+    assert killer is not None
+    killer.join()
+    return number
+
+
 def survives_a_kill(seed: int) -> int:
-    """Read while the writer runs, kill it at a random moment, read the rest. How many records."""
-    pick = random.Random(seed)
+    """One writer's life. How many records were read of it."""
     memfd = _ring.create(CAPACITY, 2)
     data, space = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
     reader = _ring.RingReader(memfd, data, space)
     command = [sys.executable, "-c", WRITER, str(memfd), str(data), str(space), str(seed)]
-    fds = (memfd, data, space)
-    with subprocess.Popen(command, pass_fds=fds, cwd=ROOT) as writer:
-        number, stop_at = 0, pick.randint(1, 3000)
-        while number < stop_at:
-            number = check(reader.drain(pick.randint(1, 64)), number)
-            if number < stop_at and reader.arm():
-                assert _ring.wait([data], 30), "no wake-up"
-                _ring.drain_eventfd(data)
-        writer.send_signal(signal.SIGKILL)
+    with subprocess.Popen(command, pass_fds=(memfd, data, space), cwd=ROOT) as writer:
+        pidfd = os.pidfd_open(writer.pid)
+        number = read_until_death(reader, data, pidfd, random.Random(seed).uniform(0, 0.01))
         assert writer.wait() == -signal.SIGKILL
-    rest = reader.drain()
-    number = check(rest, number)
     assert reader.drain() == []
     assert reader.arm()  # nothing is left that could be mistaken for a record
     reader.close()
-    for fd in fds:
+    for fd in (memfd, data, space, pidfd):
         os.close(fd)
     return number
 

@@ -69,7 +69,9 @@ def writer_step(state: State, fenced: bool) -> State | None:
     if name == "exchange":
         if state.writer_buffer:
             return None
-        return replace(after if state.flag else replace(state, writer_at=WRITER_AT["again"]), flag=0)
+        return replace(
+            after if state.flag else replace(state, writer_at=WRITER_AT["again"]), flag=0
+        )
     if name == "ring":
         return replace(after, bell=1)
     return replace(state, writer_at=0 if state.written < RECORDS else DONE)

@@ -394,8 +394,10 @@ def test_an_answer_of_an_ended_request_changes_nothing() -> None:
     c.app.waits = True
     c.send(raw("GET", "/1") + raw("GET", "/2"))
     answer(c.app.requests[0])
+    answer(c.app.requests[0])
     c.app.requests[0].end_stream(True)
     assert not c.is_over
+    assert len(c.responses()) == 1
 
 
 # --- keep-alive ---

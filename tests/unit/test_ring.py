@@ -58,7 +58,8 @@ def ends() -> Iterator[Ends]:
 
 
 @pytest.mark.parametrize(
-    ("capacity", "slots"), [(0, 1), (4095, 1), (5000, 1), (2048, 0), (4096, 4), (1 << 31, 1), (-1, 1), (4096, -1)]
+    ("capacity", "slots"),
+    [(0, 1), (4095, 1), (5000, 1), (2048, 0), (4096, 4), (1 << 31, 1), (-1, 1), (4096, -1)],
 )
 def test_bad_sizes_are_refused(capacity: int, slots: int) -> None:
     with pytest.raises(ValueError):
@@ -259,7 +260,12 @@ def test_noise_never_crashes_the_reader(noise: bytes, words: int) -> None:
 def test_closed_ends_say_so(ends: Ends) -> None:
     ends.writer.close()
     ends.reader.close()
-    for use in (lambda: ends.writer.write([]), lambda: ends.writer.step(1), ends.reader.drain, ends.reader.arm):
+    for use in (
+        lambda: ends.writer.write([]),
+        lambda: ends.writer.step(1),
+        ends.reader.drain,
+        ends.reader.arm,
+    ):
         with pytest.raises(ValueError, match="closed"):
             use()
 

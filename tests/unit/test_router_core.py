@@ -1,4 +1,4 @@
-"""RouterCore with recording effects: queueing, placing, deaths, deadlines; each request ends once."""
+"""RouterCore with recording effects: queueing, placing, deaths, deadlines, one end each."""
 
 from __future__ import annotations
 
