@@ -196,6 +196,7 @@ class Registry(Message):
     version: int
     models: list[ModelEntry]
     workers: list[WorkerEntry]
+    is_settled: bool = True  # the admin API listens, and no autostart replica is on its way
 
 
 class Attach(Message):

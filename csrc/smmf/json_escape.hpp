@@ -39,8 +39,10 @@ inline bool IsPlainWord(const unsigned char* text) {
 // Length of the valid sequence at `text` (Unicode 15, table 3-7), or 0.
 inline size_t SequenceLength(const unsigned char* text, size_t left) {
   const unsigned char c = text[0];
-  const size_t length = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3
-                        : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+  const size_t length = c >= 0xc2 && c <= 0xdf   ? 2
+                        : c >= 0xe0 && c <= 0xef ? 3
+                        : c >= 0xf0 && c <= 0xf4 ? 4
+                                                 : 0;
   if (length == 0 || length > left) return 0;
   for (size_t i = 1; i < length; ++i) {
     if ((text[i] & 0xc0) != 0x80) return 0;
@@ -53,12 +55,23 @@ inline size_t SequenceLength(const unsigned char* text, size_t left) {
 inline void AppendEscape(unsigned char c, std::string* out) {
   static const char kHex[] = "0123456789abcdef";
   switch (c) {
-    case '"': out->append("\\\"", 2); return;
-    case '\\': out->append("\\\\", 2); return;
-    case '\n': out->append("\\n", 2); return;
-    case '\r': out->append("\\r", 2); return;
-    case '\t': out->append("\\t", 2); return;
-    default: break;
+    case '"':
+      out->append("\\\"", 2);
+      return;
+    case '\\':
+      out->append("\\\\", 2);
+      return;
+    case '\n':
+      out->append("\\n", 2);
+      return;
+    case '\r':
+      out->append("\\r", 2);
+      return;
+    case '\t':
+      out->append("\\t", 2);
+      return;
+    default:
+      break;
   }
   const char escape[] = {'\\', 'u', '0', '0', kHex[c >> 4], kHex[c & 15]};
   out->append(escape, sizeof escape);
@@ -66,7 +79,8 @@ inline void AppendEscape(unsigned char c, std::string* out) {
 
 }  // namespace json_internal
 
-// Appends the inside of a JSON string literal. A byte that is not part of valid UTF-8 becomes U+FFFD.
+// Appends the inside of a JSON string literal. A byte that is not part of valid UTF-8 becomes
+// U+FFFD.
 inline void AppendJsonEscaped(const char* data, size_t size, std::string* out) {
   const auto& classes = json_internal::Classes();
   const auto* text = reinterpret_cast<const unsigned char*>(data);

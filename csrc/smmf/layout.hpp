@@ -10,8 +10,8 @@ namespace smmf {
 
 constexpr uint64_t kMagic = 0x31474e49524d4d53ull;  // "SMMRING1", little-endian
 constexpr uint32_t kVersion = 1;
-constexpr uint32_t kAlign = 8;               // every record begins on such a boundary
-constexpr uint32_t kTerminalBytes = 512;     // room of one terminal record, header included
+constexpr uint32_t kAlign = 8;            // every record begins on such a boundary
+constexpr uint32_t kTerminalBytes = 512;  // room of one terminal record, header included
 constexpr uint32_t kMinCapacity = 4096;
 constexpr uint32_t kMaxCapacity = 1u << 30;
 constexpr size_t kCacheLine = 64;
@@ -46,14 +46,14 @@ static_assert(sizeof(RecordHeader) == 24, "FORMAT.md");
 static_assert(offsetof(RecordHeader, key) == 8, "FORMAT.md");
 static_assert(offsetof(RecordHeader, count) == 20, "FORMAT.md");
 
-// The segment: this header, then `capacity` bytes. Positions grow for ever; the byte of position p is
-// data[p & (capacity - 1)]. Each side's variables have cache lines of their own.
+// The segment: this header, then `capacity` bytes. Positions grow for ever; the byte of position p
+// is data[p & (capacity - 1)]. Each side's variables have cache lines of their own.
 struct RingHeader {
   uint64_t magic;
   uint32_t version;
-  uint32_t capacity;        // a power of two
-  uint32_t terminal_slots;  // how many terminal records have reserved room
-  alignas(kCacheLine) std::atomic<uint64_t> tail;           // the writer's: first unwritten byte
+  uint32_t capacity;                               // a power of two
+  uint32_t terminal_slots;                         // how many terminal records have reserved room
+  alignas(kCacheLine) std::atomic<uint64_t> tail;  // the writer's: first unwritten byte
   alignas(kCacheLine) std::atomic<uint32_t> reader_asleep;  // set by the reader, cleared by either
   alignas(kCacheLine) std::atomic<uint64_t> head;           // the reader's: first unread byte
   alignas(kCacheLine) std::atomic<uint32_t> writer_waits;   // set by the writer, cleared by either

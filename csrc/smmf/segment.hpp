@@ -1,4 +1,5 @@
-// Making and mapping the shared memory of a ring: a memfd, never named, freed with its last process.
+// Making and mapping the shared memory of a ring: a memfd, never named, freed with its last
+// process.
 #ifndef SMMF_SEGMENT_HPP_
 #define SMMF_SEGMENT_HPP_
 

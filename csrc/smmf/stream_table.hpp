@@ -4,7 +4,8 @@
 // Invariants:
 // 1. A record of an unknown key or of another attempt changes nothing; it is counted.
 // 2. A stream is in `dirty_` at most once, and only while it has bytes that may be sent.
-// 3. A stream whose pending bytes exceed max_pending at a record is given up: reported once, then all
+// 3. A stream whose pending bytes exceed max_pending at a record is given up: reported once, then
+// all
 //    its records are dropped.
 #ifndef SMMF_STREAM_TABLE_HPP_
 #define SMMF_STREAM_TABLE_HPP_
@@ -106,7 +107,8 @@ class StreamTable {
   void Stale(double now, double first_s, double between_s, std::vector<uint64_t>* keys) const {
     for (const auto& [key, stream] : streams_) {
       const double limit = stream.tokens == 0 ? first_s : between_s;
-      if (!stream.is_ended && limit > 0 && now - stream.last_record_at > limit) keys->push_back(key);
+      if (!stream.is_ended && limit > 0 && now - stream.last_record_at > limit)
+        keys->push_back(key);
     }
   }
 

@@ -8,7 +8,8 @@
 // 3. A record never wraps: a PAD fills what is left before the end.
 // 4. Records that are not terminal leave (terminal_slots + 1) * kTerminalBytes free, so a FINISH or
 //    FAIL always finds room.
-// 5. The parts of a continued record follow one another without others between. A writer may abandon
+// 5. The parts of a continued record follow one another without others between. A writer may
+// abandon
 //    one half-way: the next part then lacks CONTINUES, and the reader drops what it had.
 // 6. Nothing that the peer wrote is used before it is checked; each word is read once.
 #ifndef SMMF_TOKEN_RING_HPP_
@@ -37,8 +38,8 @@ struct Record {
 // Whether a writer may be given this record.
 inline bool IsWritable(const Record& record) {
   if (record.kind <= kPad || record.kind > kFail) return false;
-  const size_t room = IsTerminal(record.kind) ? kTerminalBytes - sizeof(RecordHeader)
-                                              : kMaxPayloadBytes;
+  const size_t room =
+      IsTerminal(record.kind) ? kTerminalBytes - sizeof(RecordHeader) : kMaxPayloadBytes;
   return record.size <= room;
 }
 
@@ -55,8 +56,8 @@ class RingWriter {
   }
 
   // Writes as many leading records as fit, publishes them at once, rings at most once. When not all
-  // fit, the reader will ring `space` once it has made room; a record of which a part was written goes
-  // on when it is the first of the next call, and is abandoned when another one is.
+  // fit, the reader will ring `space` once it has made room; a record of which a part was written
+  // goes on when it is the first of the next call, and is abandoned when another one is.
   size_t Write(const Record* records, size_t count) {
     RingHeader* header = segment_.header();
     if (partial_ > 0 && count > 0 && !IsPartial(records[0])) partial_ = 0;
@@ -77,9 +78,7 @@ class RingWriter {
 
   void Step(uint64_t steps) { segment_.header()->steps.store(steps, std::memory_order_relaxed); }
 
-  uint64_t used() const {
-    return tail_ - segment_.header()->head.load(std::memory_order_acquire);
-  }
+  uint64_t used() const { return tail_ - segment_.header()->head.load(std::memory_order_acquire); }
   uint32_t capacity() const { return segment_.capacity(); }
   bool is_open() const { return segment_.is_mapped(); }
   void Close() { segment_.Unmap(); }
@@ -143,7 +142,7 @@ class RingWriter {
   uint64_t tail_ = 0;  // may be ahead of the published one inside Write
   uint64_t head_ = 0;  // as last seen
   size_t part_bytes_ = 0;
-  size_t partial_ = 0;  // bytes of the first unwritten record that are in the ring already
+  size_t partial_ = 0;   // bytes of the first unwritten record that are in the ring already
   Record partial_of_{};  // that record; its data is not looked at
 };
 
@@ -255,8 +254,8 @@ class RingReader {
 
   Segment segment_;
   int space_fd_ = -1;
-  uint64_t head_ = 0;  // may be ahead of the published one until Release
-  uint64_t tail_ = 0;  // as last seen
+  uint64_t head_ = 0;       // may be ahead of the published one until Release
+  uint64_t tail_ = 0;       // as last seen
   std::string join_;        // parts of the record that is being joined
   RecordHeader join_of_{};  // its first part's header
   bool is_joining_ = false;

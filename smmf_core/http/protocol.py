@@ -142,7 +142,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._is_closing:
-            raise _Ignored
+            raise ApiError("bad_request", "Nothing may follow.")  # stops llhttp; nobody hears it
         self._coming = Request(self)
         self._in_head = True
         self._is_upgrade = False
@@ -248,7 +248,7 @@ class HttpProtocol(asyncio.Protocol):
         cause = error.__context__
         if isinstance(cause, ApiError):
             self._refuse(cause)
-        elif not isinstance(cause, _Ignored):
+        else:
             _log.error("parser callback failed", exc_info=cause)
             self._refuse(ApiError("internal_error", "The server failed on this request."))
 
@@ -396,7 +396,3 @@ class HttpProtocol(asyncio.Protocol):
         self._set_deadline(self._limits.idle_timeout_s)
         if self._transport is not None:
             self._transport.close()
-
-
-class _Ignored(Exception):
-    """Bytes after the request that closes the connection."""

@@ -52,6 +52,7 @@ class Fleet:
         self._ready: set[tuple[int, int]] = set()
         self.used: set[int] = set()  # models that had a request or a Worker: what reports name
         self.version = -1
+        self._was_settled = False
 
     # --- models ---
 
@@ -78,6 +79,7 @@ class Fleet:
     def update(self, registry: Registry) -> list[int]:
         """Take over a new version. Returns keys of requests whose model is gone."""
         self.version = registry.version
+        self._was_settled = self._was_settled or registry.is_settled
         orphans: list[int] = []
         entries = {entry.index: entry for entry in registry.models}
         for index in self.models.keys() - entries.keys():
@@ -123,8 +125,8 @@ class Fleet:
 
     @property
     def is_ready(self) -> bool:
-        """Whether one model can answer."""
-        return any(replica.online for replica in self.workers.values())
+        """Whether one model can answer, and once everything that starts with the server has."""
+        return self._was_settled and any(replica.online for replica in self.workers.values())
 
     def _update_worker(self, entry: WorkerEntry) -> None:
         replica = self.workers.get(entry.worker)

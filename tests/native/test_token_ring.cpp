@@ -1,7 +1,5 @@
-// One writer thread and one reader thread over a ring, sleeping on real eventfds in both directions,
-// and the ring's edges without threads. Built with sanitizers, TSan among them.
-#include "one_mapping.hpp"
-// (first: TSan sees a race only where both ends have one address)
+// One writer thread and one reader thread over a ring, sleeping on real eventfds in both
+// directions, and the ring's edges without threads. Built with sanitizers, TSan among them.
 #include <poll.h>
 #include <sys/eventfd.h>
 
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "one_mapping.hpp"  // before our headers
 #include "smmf/token_ring.hpp"
 
 namespace {

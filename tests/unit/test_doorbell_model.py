@@ -1,4 +1,4 @@
-"""The doorbell handshake (csrc/smmf/doorbell.hpp), every interleaving on a machine with store buffers.
+"""The doorbell handshake (csrc/smmf/doorbell.hpp): every interleaving, with store buffers.
 
 Two processors with a store buffer each (TSO, as x86; ARM is covered by the same fences): a store is
 seen by the other side when it leaves the buffer, at any later moment; a fence or an atomic exchange

@@ -89,8 +89,15 @@ def test_values_out_of_range_are_clamped() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"1234567", b"x" * 9, struct.pack("<dHQ", 1.0, 656, 1), struct.pack("<dHQ", 1.0, 0, 1)[:-1]]
-)  # fmt: skip
+    "data",
+    [
+        b"",
+        b"1234567",
+        b"x" * 9,
+        struct.pack("<dHQ", 1.0, 656, 1),
+        struct.pack("<dHQ", 1.0, 0, 1)[:-1],
+    ],
+)
 def test_other_bytes_do_not_load(data: bytes) -> None:
     histogram = filled([1.0])
     before = histogram.dump()

@@ -103,10 +103,11 @@ def _answer_next(c: Connection, answered: list[Request]) -> bool:
 
 
 TOKENS = [
-    b"GET ", b"POST ", b"/", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"\r\n", b"\r", b"\n", b"\0", 
-    b": ", b"Host: a\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Expect: 100-continue\r\n",
+    b"GET ", b"POST ", b"/", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"\r\n", b"\r", b"\n", b"\0",
+    b": ", b"Host: a\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"\xff",
     b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n",
-    b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Content-Encoding: gzip\r\n", b"hello", b"\xff",
+    b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Content-Encoding: gzip\r\n", b"hello",
+    b"Expect: 100-continue\r\n",
 ]  # fmt: skip
 
 

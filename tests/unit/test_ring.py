@@ -197,8 +197,16 @@ def test_steps_are_seen_at_the_other_end(ends: Ends) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [record(b"", 0), record(b"", 8), record(b"x" * 489, FAIL), (TOKENS, -1, 0, 0, 0, b""), (TOKENS, 1, 65536, 0, 0, b""), (TOKENS, 1, 0, 0, 0, "text")]
-)  # fmt: skip
+    "bad",
+    [
+        record(b"", 0),
+        record(b"", 8),
+        record(b"x" * 489, FAIL),
+        (TOKENS, -1, 0, 0, 0, b""),
+        (TOKENS, 1, 65536, 0, 0, b""),
+        (TOKENS, 1, 0, 0, 0, "text"),
+    ],
+)
 def test_what_no_record_may_hold_is_refused(ends: Ends, bad: Any) -> None:
     with pytest.raises((ValueError, OverflowError, TypeError)):
         ends.writer.write([record(b"good"), bad])

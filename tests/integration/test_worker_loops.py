@@ -1,0 +1,216 @@
+"""Both Worker loops against a Router's real ends: a ROUTER socket, a ring, a pidfd."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smmf_core import messages as m
+from smmf_core.config import Model, ModelConfig
+from smmf_core.engines.base import Output, Sequence
+from smmf_core.engines.echo import EchoEngine
+from smmf_core.native import _ring
+from smmf_core.native._batcher import Batcher
+from smmf_core.native._ring import RingReader
+from smmf_core.wire.requests import RouterSocket, worker_identity
+from smmf_core.worker import step_loop
+from smmf_core.worker.control import WorkerControl
+from smmf_core.worker.core import WorkerCore
+from smmf_core.worker.links import Links
+from smmf_core.worker.stream_loop import StreamLoop
+
+WAIT_S = 20.0
+
+
+class StreamingEcho:
+    """A self-scheduling engine: echo's words, one task per sequence."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.spec = EchoEngine(config).spec
+        self.closed: list[int] = []
+
+    async def load(self, progress: Callable[[float], None]) -> None: ...
+
+    async def generate(self, sequence: Sequence) -> AsyncIterator[Output]:
+        settings = sequence.submit.echo or {}
+        try:
+            for number in range(settings.get("tokens", 3)):
+                await asyncio.sleep(settings.get("step_ms", 0) / 1000)
+                if settings.get("fail") == f"error:{number + 1}":
+                    raise RuntimeError("told to fail")
+                ended = number + 1 == settings.get("tokens", 3)
+                yield Output(sequence, number, ended=ended)
+        finally:
+            self.closed.append(sequence.id)
+
+    async def close(self) -> None: ...
+
+
+class RouterEnd:
+    """What a Router has of one Worker, for a test to look at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.endpoint = f"ipc://{folder}/router.sock"
+        self.socket = RouterSocket(self.endpoint)
+        self.memfd = _ring.create(1 << 16, 16)
+        self.data_fd, self.space_fd = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
+        self.reader = RingReader(self.memfd, self.data_fd, self.space_fd)
+        command = [sys.executable, "-c", "input()"]  # stands for the Router's process
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self.records: list[m.Record] = []
+
+    def attach(self, links: Links) -> None:
+        fds = [os.dup(fd) for fd in (self.memfd, self.data_fd, self.space_fd)]
+        fds.append(os.pidfd_open(self.process.pid))
+        links.attach(m.Attach(0, 1, 0, 1, self.endpoint, 16), fds)
+
+    def send(self, *messages: m.ToWorker) -> None:
+        assert self.socket.send(worker_identity(0, 1), list(messages))
+
+    def wait_ready(self) -> m.Ready:
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            for _, messages in self.socket.receive():
+                return messages[0]
+            time.sleep(0.002)
+        raise AssertionError("no Ready")
+
+    def wait(self, key: int, *kinds: int) -> list[m.Record]:
+        """All records of `key`, once one of these kinds is there."""
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            self.records += self.reader.drain()
+            own = [record for record in self.records if record[1] == key]
+            if any(record[0] in kinds for record in own):
+                return own
+            if self.reader.arm():
+                _ring.wait([self.data_fd], 0.5)
+                _ring.drain_eventfd(self.data_fd)
+        raise AssertionError(f"no record of {kinds} for {key}: {self.records}")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        self.socket.close()
+        self.reader.close()
+        for fd in (self.memfd, self.data_fd, self.space_fd):
+            os.close(fd)
+
+
+class WorkerEnd:
+    """A Worker's loop in a thread, without a Controller."""
+
+    def __init__(self, folder: Path, kind: str, router: RouterEnd) -> None:
+        config = ModelConfig(model=Model(name="echo", backend="echo"))
+        self.engine: Any = EchoEngine(config) if kind == "step" else StreamingEcho(config)
+        self.core = WorkerCore(self.engine.spec, Batcher(8, 8192, 0.0, False))
+        self.links = Links(self.core)
+        self.control = WorkerControl(folder, 0, 1)
+        self.control.loaded(self.core, self.links)
+        router.attach(self.links)
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        if isinstance(self.engine, EchoEngine):
+            step_loop.run(self.engine, self.core, self.links, self.control)
+        else:
+            asyncio.run(StreamLoop(self.engine, self.core, self.links, self.control).run())
+
+    def stop(self) -> None:
+        self.control.drain_until = time.monotonic()
+        self.thread.join(WAIT_S)
+        assert not self.thread.is_alive()
+        self.links.close()
+
+
+@pytest.fixture(params=["step", "stream"])
+def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[RouterEnd, WorkerEnd]]:
+    router = RouterEnd(tmp_path)
+    worker = WorkerEnd(tmp_path, request.param, router)
+    yield router, worker
+    worker.stop()
+    router.close()
+
+
+def submit(key: int, **fields: Any) -> m.Submit:
+    fields.setdefault("sampling", m.Sampling())
+    return m.Submit(
+        key=key, attempt=0, request_id="r", model="echo", stream=True, n=1, messages=None,
+        prompts=["hello"], **fields,
+    )  # fmt: skip
+
+
+def text(records: list[m.Record]) -> str:
+    return b"".join(r[5][4 * r[4] :] for r in records if r[0] == m.TOKENS).decode()
+
+
+def test_ready_then_requests_are_answered(ends: tuple[RouterEnd, WorkerEnd]) -> None:
+    router, _ = ends
+    ready = router.wait_ready()
+    assert (ready.worker, ready.incarnation, ready.epoch, ready.slots) == (0, 1, 1, 16)
+    router.send(*[submit(key, echo={"tokens": 3}) for key in range(1, 6)])
+    for key in range(1, 6):
+        records = router.wait(key, m.FINISH, m.FAIL)
+        kinds = [record[0] for record in records]
+        assert kinds == [m.ADMIT, m.TOKENS, m.TOKENS, m.TOKENS, m.CHOICE_END, m.FINISH]
+        assert text(records) == " the quick brown"
+
+
+def test_cancel_stops_a_request_and_later_ones_run(ends: tuple[RouterEnd, WorkerEnd]) -> None:
+    router, worker = ends
+    router.wait_ready()
+    router.send(submit(1, echo={"tokens": 100_000, "step_ms": 1}))
+    router.wait(1, m.TOKENS)
+    router.send(m.Cancel(1, 0), submit(2, echo={"tokens": 2}))
+    router.wait(2, m.FINISH)
+    until = time.monotonic() + WAIT_S
+    while len(worker.core) and time.monotonic() < until:
+        time.sleep(0.005)
+    assert len(worker.core) == 0
+    assert worker.core.batcher.running == 0
+    if isinstance(worker.engine, StreamingEcho):
+        assert len(worker.engine.closed) == 2
+
+
+def test_an_error_fails_one_request(ends: tuple[RouterEnd, WorkerEnd]) -> None:
+    router, _ = ends
+    router.wait_ready()
+    router.send(submit(1, echo={"tokens": 5, "fail": "error:2"}), submit(2, echo={"tokens": 4}))
+    assert router.wait(1, m.FAIL, m.FINISH)[-1][0] == m.FAIL
+    assert text(router.wait(2, m.FINISH, m.FAIL)) == " the quick brown fox"
+
+
+def test_a_dead_router_ends_its_requests(ends: tuple[RouterEnd, WorkerEnd]) -> None:
+    router, worker = ends
+    router.wait_ready()
+    router.send(submit(1, echo={"tokens": 100_000, "step_ms": 1}))
+    router.wait(1, m.TOKENS)
+    router.process.kill()
+    router.process.wait()
+    until = time.monotonic() + WAIT_S
+    while (len(worker.core) or worker.links.attached) and time.monotonic() < until:
+        time.sleep(0.005)
+    assert len(worker.core) == 0
+    assert worker.links.attached == []
+
+
+def test_a_stalled_router_stops_nobody(ends: tuple[RouterEnd, WorkerEnd]) -> None:
+    router, _ = ends
+    router.wait_ready()
+    sampling = m.Sampling(max_tokens=5000)
+    router.send(submit(1, echo={"tokens": 5000}, sampling=sampling))
+    time.sleep(0.3)  # the ring of 64 KiB is long full by now
+    records = router.wait(1, m.FINISH, m.FAIL)
+    assert records[-1][0] == m.FINISH
+    assert sum(record[4] for record in records if record[0] == m.TOKENS) == 5000
