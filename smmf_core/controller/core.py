@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from smmf_core.config import ServerConfig
+from smmf_core.controller import rings
 from smmf_core.errors import ControlError
 from smmf_core.lifecycle import (
     DRAINING,
-    FAILED,
     LOADING,
     READY,
     SETTLED,
@@ -25,7 +25,6 @@ from smmf_core.lifecycle import (
 )
 from smmf_core.messages import (
     PROTOCOL,
-    Detach,
     Drain,
     Hello,
     Registry,
@@ -65,11 +64,6 @@ class Effects(Protocol):
 
     def record(self, child: Child, former: str) -> None:
         """A state has changed."""
-
-
-def shares(total: int, parts: int) -> list[int]:
-    """Deal slots as evenly as possible, at least one each."""
-    return [max(1, total // parts + (part < total % parts)) for part in range(parts)]
 
 
 class ControllerCore:
@@ -141,8 +135,9 @@ class ControllerCore:
         if was_adopting:
             child.act_at = self._load_deadline(now)
         self._follow(child, hello.state, "", now)
-        self._drop_stale_rings(child)
-        for peer in self._peers(child):
+        peers = self._peers(child)
+        rings.drop_stale(child, peers, self._effects)
+        for peer in peers:
             self._connect(child, peer, is_new=not hello.spec_hash)
         self._effects.publish()
 
@@ -154,10 +149,9 @@ class ControllerCore:
         child.observe(report, now)
         model = self._model_of(child)
         facts = (report.context_length, report.capabilities)
-        if model is not None and report.context_length:
-            if facts != (model.context_length, model.capabilities):
-                model.context_length, model.capabilities = facts
-                self._effects.publish()
+        if model is not None and facts[0] and facts != (model.context_length, model.capabilities):
+            model.context_length, model.capabilities = facts
+            self._effects.publish()
         self._follow(child, report.state, report.reason, now)
 
     def on_router_report(self, child: Child, report: RouterReport, now: float) -> None:
@@ -174,9 +168,7 @@ class ControllerCore:
         if worker.losses > MAX_LOSSES:
             self._effects.kill(worker, True)
             return
-        ring = (worker.id, worker.incarnation, router.id, router.incarnation)
-        worker.rings.discard(ring)
-        router.rings.discard(ring)
+        rings.forget(worker, router)
         self._connect(worker, router, is_new=False)
 
     def on_exit(self, child: Child, reason: str, now: float) -> None:
@@ -187,7 +179,7 @@ class ControllerCore:
         3. It is not wanted: nothing follows.
         4. It died: restart with back-off, or FAILED with the reason kept.
         """
-        self._tell_peers_gone(child)  # 1
+        rings.tell_gone(child, self._peers(child), self._effects)  # 1
         if child.state == DRAINING or not child.wanted:
             child.forget_process()
             self._move(child, STOPPED)
@@ -313,7 +305,7 @@ class ControllerCore:
         self._effects.record(child, former)
 
     def _spawn(self, child: Child, now: float) -> None:
-        former = child.state
+        former, child.reason = child.state, ""
         child.begin()
         child.act_at = self._load_deadline(now)
         self._effects.record(child, former)
@@ -388,47 +380,10 @@ class ControllerCore:
     def _model_of(self, child: Child) -> Model | None:
         return next((m for m in self.registry if m.index == child.model), None)
 
-    # --- inside: rings ---
-
     def _peers(self, child: Child) -> list[Child]:
         return list(self.workers() if child.role == ROUTER else self.routers())
 
     def _connect(self, a: Child, b: Child, is_new: bool) -> None:
-        """Give a pair its ring, unless both have it from before.
-
-        A ring that only one of them has is useless: both forget it first.
-        """
         worker, router = (a, b) if a.role == WORKER else (b, a)
-        is_open = all(
-            c.connected and c.is_alive and c.state != DRAINING and c.wanted for c in (a, b)
-        )
-        ring = (worker.id, worker.incarnation, router.id, router.incarnation)
-        if not is_open or (ring in worker.rings and ring in router.rings):
-            return
-        if not is_new or ring in worker.rings or ring in router.rings:
-            for child in (worker, router):
-                self._effects.send(child, Detach(*ring))
-        worker.rings.add(ring)
-        router.rings.add(ring)
-        slots = shares(worker.slots, self._config.server.routers)[router.id]
-        self._effects.attach(worker, router, slots)
-        self._effects.publish()
-
-    def _drop_stale_rings(self, child: Child) -> None:
-        """Rings to incarnations that ended while no Controller watched."""
-        living = {(p.id, p.incarnation) for p in self._peers(child) if p.is_alive}
-        first = 0 if child.role == ROUTER else 2
-        for ring in [r for r in child.rings if (r[first], r[first + 1]) not in living]:
-            child.rings.discard(ring)
-            self._effects.send(child, Detach(*ring))
-
-    def _tell_peers_gone(self, child: Child) -> None:
-        me = (child.id, child.incarnation)
-        first = 2 if child.role == ROUTER else 0
-        for peer in self._peers(child):
-            for ring in [r for r in peer.rings if (r[first], r[first + 1]) == me]:
-                peer.rings.discard(ring)
-                self._effects.send(peer, Detach(*ring))
-
-
-__all__ = ["FAILED", "ROUTER", "WORKER", "ControllerCore", "Effects", "shares"]
+        if rings.connect(worker, router, is_new, self._config.server.routers, self._effects):
+            self._effects.publish()

@@ -51,7 +51,7 @@ class Channel:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._socket = sock
         self._decoder = decoder
-        self._packets: deque[tuple[bytes, list[int]]] = deque()  # not yet sent, with own descriptors
+        self._packets: deque[tuple[bytes, list[int]]] = deque()  # waiting, descriptors own
         self._parts: list[bytes] = []
         self._part_bytes = 0
         self._fds: list[int] = []
@@ -167,7 +167,7 @@ class ControlServer:
         while True:
             try:
                 sock, _ = self._socket.accept()
-            except OSError:  # BlockingIOError: none left; else the peer gave up or we lack descriptors
+            except OSError:  # none left; or the peer gave up, or descriptors are out
                 return channels
             channel = Channel(sock, _from_child)
             if channel.peer()[1] == os.geteuid():

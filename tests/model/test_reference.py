@@ -141,14 +141,14 @@ def test_prefill_of_one_step_is_bounded(engine: ReferenceEngine) -> None:
     run = Run(engine)
     run.join(sequence(4))
     run.step()
-    long = make_sequence(50, prompt(7) * 3, 1)
+    long = make_sequence(50, prompt(7)[:250] * 2, 1)
     run.join(long, sequence(5))
     steps = 0
     while not run.outputs[50]:
         run.step()
         steps += 1
         assert len(run.outputs[4]) == 1 + steps  # the running one goes on
-    assert steps == -(-len(prompt(7) * 3) // PREFILL_TOKENS)
+    assert steps == 2
     run.finish()
 
 

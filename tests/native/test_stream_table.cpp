@@ -112,7 +112,7 @@ bool one_turn_is_one_chunk() {
         it.text(7, 0, "b") && it.text(7, 12, "c") && it.put(7, smmf::kChoiceEnd, 0, 1, ""));
   CHECK(it.drain() == 5 && it.flush().empty());
   const std::string body = "{c=0,t=\"a\\\"b\",f=null}\n\n{c=12,t=\"c\",f=null}\n\n{c=0,f=length}\n\n";
-  CHECK(body.size() == 0x3b && it.received() == "HEAD\r\n\r\n3b\r\n" + body + "\r\n");
+  CHECK(body.size() == 0x3c && it.received() == "HEAD\r\n\r\n3c\r\n" + body + "\r\n");
   CHECK(it.events.size() == 1 && it.events[0].kind == smmf::kAdmit);
   CHECK(it.flush().empty() && it.received().empty());  // nothing is dirty
   it.table.Append(7, "END", 3, true);
