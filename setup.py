@@ -1,4 +1,4 @@
-"""Native extensions of SMMF: one per .pyx, and three switches for debug, sanitizer and coverage builds."""
+"""Native extensions of SMMF, one per .pyx; switches for debug, sanitizer and coverage builds."""
 
 import os
 from glob import glob

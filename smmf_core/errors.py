@@ -100,7 +100,7 @@ class ApiError(Exception):
         return envelope(self.code, self.message, self.param)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers that go with the envelope: `Retry-After`, `x-should-retry`, `WWW-Authenticate`."""
+        """What goes with the envelope: `Retry-After`, `x-should-retry`, `WWW-Authenticate`."""
         headers: list[tuple[bytes, bytes]] = []
         kind = self.kind
         if self.retry_after_s is not None:

@@ -200,7 +200,7 @@ class Registry(Message):
 
 
 class Attach(Message):
-    """Controller -> Router and Worker, with descriptors [ring memfd, data, space, pidfd of the peer]."""
+    """Controller -> Router and Worker, with [ring memfd, data, space, pidfd of the peer]."""
 
     worker: int
     incarnation: int
@@ -220,13 +220,13 @@ class Detach(Message):
 
 
 class PeerMetrics(Message):
-    """Controller -> Router: the other Routers' metrics.Metrics dumps, so that any one answers for all."""
+    """Controller -> Router: the other Routers' metrics, so that any one answers for all."""
 
     dumps: list[bytes]
 
 
 class Drain(Message):
-    """Controller -> child: finish what is open, take nothing new, exit; after `timeout_s` exit anyway."""
+    """Controller -> child: finish what is open and exit; after `timeout_s` exit anyway."""
 
     timeout_s: float
 

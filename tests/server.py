@@ -1,4 +1,4 @@
-"""A real `smmf serve` in processes of its own, for tests: started on free ports, ended by its pid."""
+"""A real `smmf serve` in processes of its own, for tests, on free ports."""
 
 from __future__ import annotations
 

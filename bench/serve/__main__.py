@@ -1,4 +1,4 @@
-"""`python -m bench.serve [--only NAME ...] [--out FILE]`: run scenarios, print and keep the figures."""
+"""`python -m bench.serve [--only NAME ...] [--out FILE]`: run scenarios, keep the figures."""
 
 from __future__ import annotations
 

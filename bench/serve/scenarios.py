@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.serve.contestants import Contestant, FastApi, SendLoop, Smmf, free_port, get
+from bench.serve.waiting import growth_waiting
 from smmf_core.loadgen import procfs
 from smmf_core.loadgen.exchange import Outcome, request_bytes
 from smmf_core.loadgen.load import Load, Plan
@@ -211,10 +212,8 @@ def idle_10000() -> Figures:
 
 
 def start() -> Figures:
-    """`smmf serve` typed -> the first token of the demo model; the best of five, as users see it."""
-    times = []
-    for _ in range(5):
-        times.append(_start_once())
+    """`smmf serve` typed -> the first token of the demo model; the best of five."""
+    times = [_start_once() for _ in range(5)]
     return {"start_to_first_token_s": min(times), "median_s": statistics.median(times)}
 
 
@@ -286,6 +285,6 @@ SCENARIOS: dict[str, Callable[[], Figures]] = {
     scenario.__name__: scenario
     for scenario in (
         stream_flat, stream_paced_64, stream_paced_8, unary, first_token, streams_2000,
-        idle_10000, start, memory, growth_models,
+        idle_10000, start, memory, growth_models, growth_waiting,
     )
 }  # fmt: skip

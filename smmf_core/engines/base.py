@@ -27,7 +27,7 @@ class Tokenizer(Protocol):
 
 
 class ChatTemplate(Protocol):
-    """Messages -> prompt text. Raises ApiError (400, param `messages`) when the template refuses."""
+    """Messages -> prompt text. Raises ApiError (param `messages`) when the template refuses."""
 
     def render(self, submit: Submit) -> str: ...
 

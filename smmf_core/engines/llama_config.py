@@ -101,9 +101,7 @@ def _scale(
     raise ValueError(f"The reference engine does not know rope_type {kind}.")
 
 
-def _scale_llama3(
-    rope: dict[str, Any], frequencies: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _scale_llama3(rope: dict[str, Any], frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
     """Llama 3.1's stretch: waves longer than the old context are slowed by `factor`, short ones
     stay, those between are blended."""
     old_context = float(rope["original_max_position_embeddings"])

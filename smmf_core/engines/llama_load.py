@@ -15,9 +15,7 @@ from smmf_core.engines.llama_config import LlamaConfig
 from smmf_core.engines.llama_numpy import Layer, Weights
 
 
-def load_weights(
-    folder: Path, config: LlamaConfig, progress: Callable[[float], None]
-) -> Weights:
+def load_weights(folder: Path, config: LlamaConfig, progress: Callable[[float], None]) -> Weights:
     """Raises FileNotFoundError, or ValueError for missing tensors, wrong shapes, damaged files."""
     source = _Tensors(read_weights(folder, progress))
     width, vocab_size = config.width, config.vocab_size

@@ -81,9 +81,7 @@ class ReferenceEngine:
         for sequence in sequences:
             prompt = sequence.prompt[: sequence.prompt_len]
             output = sequence.prompt[sequence.prompt_len :]
-            sampler = Sampler(
-                sequence.params, prompt, output, tokenizer.eos_ids, config.vocab_size
-            )
+            sampler = Sampler(sequence.params, prompt, output, tokenizer.eos_ids, config.vocab_size)
             self._running[sequence.id] = _Running(sequence, Cache(config), sampler)
 
     def remove(self, sequences: list[Sequence]) -> None:

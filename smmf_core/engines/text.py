@@ -43,7 +43,7 @@ class HfTokenizer:
             if id_ in added:
                 self._bytes[id_] = b"" if id_ in self.special_ids else piece.encode()
             else:
-                self._bytes[id_] = read_piece(piece)
+                self._bytes[id_] = read_piece(piece, id_)
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
@@ -121,7 +121,7 @@ class _PieceReader:
             for decoder in decoders
         )
 
-    def __call__(self, piece: str) -> bytes:
+    def __call__(self, piece: str, token: int) -> bytes:
         if self._is_byte_level:
             return _byte_level_bytes(piece)
         if self._is_metaspace or self._has_byte_fallback:
@@ -129,7 +129,7 @@ class _PieceReader:
             if match:
                 return bytes.fromhex(match[1])
             return piece.replace(_SPACE_PIECE, " ").encode()
-        return self._tokenizer.decode([self._tokenizer.token_to_id(piece)]).encode()
+        return self._tokenizer.decode([token]).encode()
 
 
 def _decoders(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:

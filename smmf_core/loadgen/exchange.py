@@ -1,7 +1,7 @@
 """One HTTP exchange of the load generator: request bytes out, answer in, judged at its end.
 
-A stream that ends without a finish chunk and `[DONE]`, or with an error event, is an error, whatever
-its status. Owns one answer's bytes; must not do I/O.
+A stream that ends without a finish chunk and `[DONE]`, or with an error event, is an error,
+whatever its status. Owns one answer's bytes; must not do I/O.
 """
 
 from __future__ import annotations

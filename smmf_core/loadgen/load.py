@@ -1,7 +1,7 @@
 """Drives many exchanges from one thread: an open loop by arrival times, or a closed loop.
 
-In an open loop a request's time counts from when it was due, not from when a free client sent it, so
-that a slow server cannot hide its queue ("coordinated omission"). Owns the sockets.
+In an open loop a request's time counts from when it was due, not from when a free client sent it,
+so that a slow server cannot hide its queue ("coordinated omission"). Owns the sockets.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def status_of(port: int, path: str) -> int:
 
 
 class LocalServer:
-    """`with LocalServer(tokens=128) as server`: a server whose echo model answers so many tokens."""
+    """`with LocalServer(tokens=128) as server`: its echo model answers so many tokens."""
 
     def __init__(self, tokens: int, step_ms: float = 0) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="smmf-bench-"))

@@ -35,14 +35,29 @@ class Scheduler:
         """Returns the keys that ran there, now forgotten, in the order they were placed."""
 
     def submit(
-        self, key: int, model: int, tenant: int, priority: int, width: int, tokens: int,
-        deadline: float, now: float,
+        self,
+        key: int,
+        model: int,
+        tenant: int,
+        priority: int,
+        width: int,
+        tokens: int,
+        deadline: float,
+        now: float,
     ) -> int:
         """Returns a status. A deadline already past is reported by the next poll()."""
 
     def resubmit(
-        self, key: int, model: int, tenant: int, priority: int, width: int, tokens: int,
-        deadline: float, now: float, exclude_worker: int,
+        self,
+        key: int,
+        model: int,
+        tenant: int,
+        priority: int,
+        width: int,
+        tokens: int,
+        deadline: float,
+        now: float,
+        exclude_worker: int,
     ) -> int:
         """As submit, before its equals, beyond the limits, and elsewhere if there is elsewhere."""
 

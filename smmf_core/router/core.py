@@ -196,7 +196,9 @@ class RouterCore:
         3 its time is over; 4 else it goes to the front of the queue."""
         submit = request.submit
         if not request.sink.may_retry():
-            error = ApiError("worker_lost", f"The worker {request.instance} died while it was answering.")
+            error = ApiError(
+                "worker_lost", f"The worker {request.instance} died while it was answering."
+            )
         elif submit.attempt + 1 >= MAX_ATTEMPTS:
             text = (
                 f"This request was open on {MAX_ATTEMPTS} workers that died; it is not tried again."

@@ -6,10 +6,11 @@ until the Router has made room. Must not interpret payloads beyond merging TOKEN
 
 from __future__ import annotations
 
-from smmf_core.messages import FAIL, TOKENS, Failure, Record, encode
+from smmf_core.messages import DATA, FAIL, TOKENS, Failure, Record, encode
 from smmf_core.native._ring import RingWriter
 
 OVERFLOW_BYTES = 1 << 20  # per request: minutes of text; beyond it the Router is not coming back
+_STREAMED = (TOKENS, DATA)  # a whole answer is bounded by the context, whatever its size
 _ID_BYTES = 4
 
 
@@ -65,7 +66,7 @@ class TokenWriter:
         kind, key, attempt, choice, _, payload = record
         if key in self._failed:
             return None
-        held = self._held_bytes.get(key, 0) + len(payload)
+        held = self._held_bytes.get(key, 0) + (len(payload) if kind in _STREAMED else 0)
         if held > OVERFLOW_BYTES:
             failure = Failure(
                 "internal_error", "The answer could not be delivered: its router stalled."

@@ -49,7 +49,9 @@ def test_a_client_gone_without_streaming_cancels(server: Server) -> None:
     body = {"model": "echo", "messages": [{"role": "user", "content": "x"}], "smmf_echo": echo}
     payload = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", server.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n"
+    )
     connection.sendall(head.encode() + payload)
     until = time.monotonic() + 10
     while server.metrics().get('smmf_requests_running{model="echo"}', 0) < 1:
@@ -93,7 +95,9 @@ def test_a_reader_that_never_reads_is_cut_off(server: Server) -> None:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", server.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n"
+    )
     connection.sendall(head.encode() + payload)
     wait_cancelled(server, before, "slow_client")
     connection.close()
@@ -101,7 +105,7 @@ def test_a_reader_that_never_reads_is_cut_off(server: Server) -> None:
 
 
 def test_a_router_under_churn_leaks_nothing(server: Server, tmp_path: Path) -> None:
-    """Thousands of requests with random faults; then slots, descriptors and memory are as before."""
+    """Thousands of requests with random faults; slots, descriptors, memory are as before."""
 
     def use(seed: int, rounds: int) -> None:
         draw = random.Random(seed)

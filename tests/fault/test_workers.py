@@ -108,8 +108,8 @@ def test_one_of_two_workers_dies_under_load_and_nothing_unsent_is_lost(two: Serv
     statuses: list[int] = []
 
     def ask() -> None:
-        for _ in range(40):
-            statuses.append(two.chat(smmf_echo={"tokens": 3, "step_ms": 5})[0])
+        echo = {"tokens": 3, "step_ms": 5}
+        statuses.extend(two.chat(smmf_echo=echo)[0] for _ in range(40))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:

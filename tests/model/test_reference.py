@@ -191,7 +191,7 @@ def test_prompt_logprobs_over_several_prefill_steps(engine: ReferenceEngine) -> 
 def test_a_sequence_that_fails_does_not_take_others_along(
     engine: ReferenceEngine, alone: dict[int, list[tuple[int, object]]]
 ) -> None:
-    everything = {token: -100.0 for token in range(engine._model.config.vocab_size)}
+    everything = dict.fromkeys(range(engine._model.config.vocab_size), -100.0)
     run = Run(engine)
     run.join(sequence(3), make_sequence(30, prompt(3), 4, logit_bias=everything), sequence(5))
     run.finish()
@@ -286,9 +286,7 @@ def test_missing_files(folder: Path, tmp_path: Path, damage: str, words: str) ->
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "is damaged"),
     ],
 )
-def test_damaged_files(
-    folder: Path, tmp_path: Path, name: str, content: bytes, words: str
-) -> None:
+def test_damaged_files(folder: Path, tmp_path: Path, name: str, content: bytes, words: str) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=words):

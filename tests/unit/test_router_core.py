@@ -75,8 +75,7 @@ class Rig:
             capabilities=[],
         )  # fmt: skip
         workers = [
-            m.WorkerEntry(w, i, 0, f"m-{w}", 1.0, online=True)
-            for w, i in self.incarnations.items()
+            m.WorkerEntry(w, i, 0, f"m-{w}", 1.0, online=True) for w, i in self.incarnations.items()
         ]
         return self.core.fleet.update(m.Registry(1, [model], workers))
 

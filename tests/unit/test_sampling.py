@@ -160,7 +160,9 @@ def test_min_tokens_bans_what_ends_an_answer() -> None:
 
 def test_given_logits_stay_as_they_are() -> None:
     before = LOGITS.copy()
-    sampler([1], [2], logit_bias={1: 5.0}, repetition_penalty=1.5, presence_penalty=1).choose(LOGITS)
+    sampler([1], [2], logit_bias={1: 5.0}, repetition_penalty=1.5, presence_penalty=1).choose(
+        LOGITS
+    )
     assert (before == LOGITS).all()
 
 
@@ -211,7 +213,7 @@ def test_draw_keeps_to_likely_tokens(
     weights = np.exp((row.astype(np.float64) - row.max()) / temperature)
     assert weights[token] > 0
     assert weights[token] >= min_p * (1 - 1e-9)
-    assert weights[row > row[token]].sum() <= top_p * weights.sum() * (1 + 1e-9)
+    assert weights[weights > weights[token]].sum() <= top_p * weights.sum() * (1 + 1e-9)
 
 
 def test_draw_with_the_largest_number_stays_in_range() -> None:

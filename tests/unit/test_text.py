@@ -65,7 +65,13 @@ def test_byte_level_bytes_of_any_ids(ids: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\U0001f468\u200d\U0001f469\u200d\U0001f467", "e\u0301a\u0308", "\u4f60\u597d", " a  b\n\t"]
+    "text",
+    [
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "e\u0301a\u0308",
+        "\u4f61\u597d\u5417",
+        " a  b\n\t",
+    ],
 )
 def test_byte_level_of_many_scripts(text: str) -> None:
     tokenizer = HfTokenizer(BYTE_LEVEL, frozenset())

@@ -1,5 +1,7 @@
 """The text pipeline: UTF-8 hold-back and stop strings, at every split of the bytes."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +10,7 @@ from smmf_core.worker.text import TextStream
 
 def pieces(raw: bytes, cuts: list[int]) -> list[bytes]:
     at = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
-    return [raw[a:b] for a, b in zip(at, at[1:], strict=False)]
+    return [raw[a:b] for a, b in pairwise(at)]
 
 
 def run(parts: list[bytes], stops: list[str], include_stop: bool = False) -> tuple[str, bool]:
