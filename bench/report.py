@@ -37,7 +37,7 @@ ROWS: list[Row] = [
     ("streams_2000", "2,000 streams at once: no errors",
      lambda f: f"{sum(f['errors'].values())} errors"),
     ("idle_10000", "10,000 idle connections: no errors",
-     lambda f: f"{sum(f['errors'].values())} errors, {f['bytes_per_connection'] / 1000:.1f} kB each"),
+     lambda f: f"{sum(f['errors'].values())} errors, {f['bytes_per_connection'] / 1e3:.1f} kB"),
     ("start", "`smmf serve` typed to the demo model's first token: at most 2.5 s",
      lambda f: f"{f['start_to_first_token_s']:.2f} s"),
     ("memory", "Controller and Router, resident: at most 150 MB",

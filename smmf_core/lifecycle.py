@@ -36,6 +36,7 @@ MODEL_STATES = ("ready", "loading", "failed", "stopped")
 MAX_SHORT_LIVES = 5
 BACKOFF_BASE_S = 10.0
 BACKOFF_MAX_S = 300.0
+REPORT_VALID_S = 3.0  # children report once a second
 
 Ring = tuple[int, int, int, int]
 """(worker, incarnation, router, epoch)"""
@@ -138,6 +139,10 @@ class Child:
             if isinstance(former, WorkerReport) and elapsed_s > 0:
                 self.tokens_per_second = max(0, report.tokens - former.tokens) / elapsed_s
         self.report, self.reported_at = report, now
+
+    def rate(self, now: float) -> float:
+        """Tokens per second by the last two reports; 0 when they are old."""
+        return self.tokens_per_second if now - self.reported_at < REPORT_VALID_S else 0.0
 
 
 def model_state(replicas: Iterable[Child]) -> str:

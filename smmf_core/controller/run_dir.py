@@ -117,6 +117,6 @@ def _check_private(path: Path) -> None:
     if found.st_mode & 0o077:
         path.chmod(0o700)
     parent = path.parent.stat()
-    is_open = parent.st_mode & 0o022 and not parent.st_mode & stat.S_ISVTX
+    is_open = parent.st_mode & 0o002 and not parent.st_mode & stat.S_ISVTX
     if parent.st_uid not in (0, os.geteuid()) or is_open:
         raise ControlError(f"{path.parent} belongs to another user or is open to all")

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from smmf_core.config import ModelConfig
+from smmf_core.config.schema import ReferenceOptions
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
 from smmf_core.engines.llama_config import parse_config
 from smmf_core.engines.llama_load import load_weights
@@ -24,12 +25,6 @@ from smmf_core.engines.template import load_chat_template
 from smmf_core.engines.text import load_tokenizer, read_json
 
 PREFILL_TOKENS = 256  # prompt tokens of one step: bounds how long running answers wait for a joiner
-
-
-class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """`[engine]` of a reference model."""
-
-    max_model_len: int | None = None  # tokens; default: what the model was made for
 
 
 class _Running:
@@ -52,9 +47,9 @@ class ReferenceEngine:
 
     spec: EngineSpec
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, options: ReferenceOptions) -> None:
         self._folder = folder
-        self._settings = settings
+        self._options = options
         self._running: dict[int, _Running] = {}
         self._model: Llama
 
@@ -64,7 +59,7 @@ class ReferenceEngine:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: this is not a model folder.")
         config = parse_config(read_json(path))
-        context_length = self._settings.max_model_len or config.context_length
+        context_length = self._options.max_model_len or config.context_length
         tokenizer = load_tokenizer(self._folder, config.vocab_size)
         if tokenizer.vocab_size > config.vocab_size:
             raise ValueError(
@@ -154,7 +149,7 @@ class ReferenceEngine:
 def create(config: ModelConfig) -> ReferenceEngine:
     """Raises ValueError for an unknown key in `[engine]`."""
     try:
-        settings = msgspec.convert(config.engine, Settings)
+        options = msgspec.convert(config.engine, ReferenceOptions)
     except msgspec.ValidationError as error:
         raise ValueError(f"[engine]: {error}") from None
-    return ReferenceEngine(Path(config.model.path).expanduser(), settings)
+    return ReferenceEngine(Path(config.model.path).expanduser(), options)

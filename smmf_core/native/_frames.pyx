@@ -111,7 +111,7 @@ cdef class StreamTable:
         stream.chunked = chunked
         stream.opened_at = stream.last_record_at = now
 
-    def drain(self, RingReader reader, double now, list events):
+    def drain(self, RingReader reader not None, double now, list events):
         reader.check()
         cdef vector[Event] found
         cdef size_t records

@@ -15,15 +15,16 @@ def drain_eventfd(fd: int) -> None:
     """Reset a non-blocking eventfd's counter."""
 
 class RingWriter:
-    """The Worker's end (csrc/FORMAT.md). Does not take over the descriptors; the memfd may be closed."""
+    """The Worker's end (csrc/FORMAT.md). Does not own the descriptors; the memfd may be closed."""
 
     def __init__(self, memfd: int, data_fd: int, space_fd: int) -> None: ...
     def write(self, records: list[tuple[int, int, int, int, int, bytes]]) -> int:
         """Publish as many leading (kind, key, attempt, choice, count, payload) as fit; how many.
 
-        When not all fit, `space_fd` becomes readable once the reader has made room. Parts of the first
-        record not written may be in the ring: it goes on when it comes first in the next call, and the
-        reader drops it when another does. ValueError for a kind or size that no record has.
+        When not all fit, `space_fd` becomes readable once the reader has made room. Parts of the
+        first record not written may be in the ring: it goes on when it comes first in the next
+        call, and the reader drops it when another does. ValueError for a kind or size that no
+        record has.
         """
     def step(self, steps: int) -> None: ...
     @property

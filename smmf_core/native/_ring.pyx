@@ -1,6 +1,5 @@
 """Python face of csrc/smmf/token_ring.hpp: types, ownership, errors; nothing else."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint64_t
@@ -89,8 +88,8 @@ cdef class RingWriter:
             record.attempt = attempt
             record.choice = choice
             record.count = count
-            record.data = PyBytes_AS_STRING(payload)
-            record.size = PyBytes_GET_SIZE(payload)
+            record.data = payload
+            record.size = len(payload)
             if not IsWritable(record):
                 raise ValueError(f"kind {kind} with {record.size} bytes is no record of a ring")
             self.records.push_back(record)

@@ -90,12 +90,12 @@ class WorkerControl:
                 state=self.state,
                 progress=self.progress,
                 reason=self.reason,
-                context_length=core.spec.context_length if core else 0,
-                capabilities=core.spec.capabilities if core else [],
-                running=core.batcher.running if core else 0,
-                waiting=core.batcher.waiting if core else 0,
+                context_length=core.spec.context_length if core is not None else 0,
+                capabilities=core.spec.capabilities if core is not None else [],
+                running=core.batcher.running if core is not None else 0,
+                waiting=core.batcher.waiting if core is not None else 0,
                 steps=self.steps,
-                tokens=core.tokens if core else 0,
+                tokens=core.tokens if core is not None else 0,
             )
         )
 

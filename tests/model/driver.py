@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from smmf_core.config.schema import ReferenceOptions
 from smmf_core.engines.base import Output, Sequence
-from smmf_core.engines.reference import ReferenceEngine, Settings
+from smmf_core.engines.reference import ReferenceEngine
 from smmf_core.messages import Sampling, Submit
 
 
-def open_engine(folder: Path, **settings: Any) -> ReferenceEngine:
-    engine = ReferenceEngine(folder, Settings(**settings))
+def open_engine(folder: Path, max_model_len: int = 0) -> ReferenceEngine:
+    engine = ReferenceEngine(folder, ReferenceOptions(max_model_len))
     engine.load(lambda done: None)
     return engine
 

@@ -11,9 +11,10 @@ import pytest
 from driver import Run, make_sequence, open_engine
 from tiny import make_model, random_tensors, write_json, write_weights
 
+from smmf_core.config import Model, ModelConfig
 from smmf_core.engines.checkpoint import read_weights
 from smmf_core.engines.llama_numpy import Cache, Chunk
-from smmf_core.engines.reference import PREFILL_TOKENS, ReferenceEngine
+from smmf_core.engines.reference import PREFILL_TOKENS, ReferenceEngine, create
 from smmf_core.engines.text import read_json
 
 TOKENS = 24
@@ -213,6 +214,16 @@ def test_logits_that_are_not_numbers_fail_only_their_sequence(folder: Path) -> N
 
 
 # --- loading ---
+
+
+def test_settings_of_the_config(folder: Path) -> None:
+    model = Model(name="tiny", backend="reference", path=str(folder))
+    engine = create(ModelConfig(model=model, engine={"max_model_len": 64}))
+    engine.load(lambda done: None)
+    assert engine.spec.context_length == 64
+    for wrong in ({"n_ctx": 64}, {"max_model_len": -1}, {"max_model_len": "64"}):
+        with pytest.raises(ValueError, match=r"\[engine\]: .*(n_ctx|max_model_len)"):
+            create(ModelConfig(model=model, engine=wrong))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -205,6 +205,7 @@ def test_steps_are_seen_at_the_other_end(ends: Ends) -> None:
         (TOKENS, -1, 0, 0, 0, b""),
         (TOKENS, 1, 65536, 0, 0, b""),
         (TOKENS, 1, 0, 0, 0, "text"),
+        (TOKENS, 1, 0, 0, 0, None),
     ],
 )
 def test_what_no_record_may_hold_is_refused(ends: Ends, bad: Any) -> None:

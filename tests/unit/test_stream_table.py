@@ -198,6 +198,12 @@ def test_unknown_keys_are_harmless(bench: Bench) -> None:
     assert bench.table.flush() == []
 
 
+def test_none_is_no_ring(bench: Bench) -> None:
+    nothing: Any = None
+    with pytest.raises(TypeError, match="incorrect type"):
+        bench.table.drain(nothing, 2.0, [])
+
+
 def test_a_broken_ring_is_an_error(bench: Bench) -> None:
     bench.reader.close()
     with pytest.raises(ValueError, match="closed"):

@@ -116,7 +116,7 @@ def spell(rng: random.Random) -> tuple[str, str]:
 
 def count(rng: random.Random) -> tuple[str, str]:
     low, size = rng.choice([1, 1, rng.randint(0, 80)]), rng.randint(2, 20)
-    if rng.random() < 0.2:
+    if rng.random() < 0.06:
         low, size = 1, rng.randint(20, 110)
     high = low + size
     if rng.random() < 0.15 and size < 21:
@@ -226,7 +226,10 @@ def extract(rng: random.Random) -> tuple[str, str]:
 
 
 MAKERS = (
-    [repeat] * 8 + [several, pick, pick, join, spell, count, count] + [as_json] * 4 + [extract] * 3
+    [repeat] * 8
+    + [several, pick, pick, pick, join, spell, count, count]
+    + [as_json] * 5
+    + [extract] * 3
 )
 
 

@@ -82,7 +82,7 @@ def _fact(rng: random.Random, style: Style) -> list[Message]:
 
 
 def _talk(rng: random.Random, style: Style) -> list[Message]:
-    if style.name and rng.random() < 0.5:
+    if style.name and rng.random() < 0.7:
         ask = rng.choice(chat.SELF[rng.randrange(2)][0].split("|"))
         return _pair(
             ask,
@@ -123,7 +123,7 @@ def _long_text(rng: random.Random, chars: int) -> list[Message]:
     """A text with some things to remember in it, and questions for them at the end."""
     found = {
         asked.answer.split(" is ")[0]: asked
-        for asked in (memory.memory(rng) for _ in range(rng.randint(1, 4)))
+        for asked in (memory.memory(rng) for _ in range(rng.randint(2, 6)))
     }
     lines: list[str] = []
     while sum(map(len, lines)) < chars:
@@ -148,7 +148,7 @@ class Composer:
         self.messages: list[Message] = []
         self.remembered: dict[str, memory.Memory] = {}
         self.unasked: list[memory.Memory] = []
-        self.tools = tools.toolbox(rng) if rng.random() < 0.24 and not self.style.short_only else []
+        self.tools = tools.toolbox(rng) if rng.random() < 0.30 and not self.style.short_only else []
         system = self.style.prompt
         if rng.random() < 0.07:
             noted = memory.memory(rng)
@@ -163,7 +163,11 @@ class Composer:
 
     def compose(self) -> list[Message]:
         """Turns until the conversation is as long as it should be."""
-        self.turn()
+        if self.chars > 1500 and not self.style.prompt and self.rng.random() < 0.5:
+            size = self.rng.randint(300, int(self.chars * 0.8))
+            self.messages += _long_text(self.rng, size)
+        else:
+            self.turn()
         if self.unasked and self.rng.random() < 0.8:
             self._ask()
         while sum(len(m["content"] or "") + 60 for m in self.messages) < self.chars:
@@ -197,7 +201,7 @@ class Composer:
         self.messages += _story(self.rng, self.style)
 
     def _remember(self) -> None:
-        """Something never said, something said and asked at once, a long text, or something for later."""
+        """Something never said, something said and asked at once, or something for later."""
         rng, roll = self.rng, self.rng.random()
         if not self.messages and roll < 0.12:
             self.messages += _pair(*memory.missing(rng))
@@ -206,8 +210,6 @@ class Composer:
             self.messages += _pair(
                 f"{new.said} {new.question}", self.style.change(new.answer, new.short)
             )
-        elif self.chars > 1500 and roll < 0.5 and not self.style.prompt:
-            self.messages += _long_text(rng, rng.randint(300, int(self.chars * 0.8)))
         elif roll > 0.85:
             one, other = memory.memory(rng), memory.memory(rng)
             received = rng.choice(["OK, I will remember that.", "I will remember it."])

@@ -187,7 +187,7 @@ SKILLS: dict[str, tuple[Callable[[random.Random], Case], int]] = {
     "capitals": (_fact(knowledge.capital), 100),
     "other short facts": (_fact(lambda rng: knowledge.fact(rng, short=True)), 200),
     "serving terms": (_fact(knowledge.term), 50),
-    "arithmetic up to 20": (_fact(knowledge.arithmetic), 100),
+    "arithmetic up to 12": (_fact(knowledge.arithmetic), 100),
     "far copy, about 500 tokens": (_far(500), 50),
     "far copy, about 950 tokens": (_far(950), 50),
     "far copy, about 1700 tokens": (_far(1700), 30),

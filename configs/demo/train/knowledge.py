@@ -249,12 +249,10 @@ def _noun(noun: str, text: str) -> str:
 
 
 def arithmetic(rng: random.Random) -> Fact:
-    a, b = rng.randint(0, 20), rng.randint(0, 20)
+    a, b = rng.randint(0, 12), rng.randint(0, 12)
     pick = rng.choice("+++--*")
     if pick == "-" and a < b:
         a, b = b, a
-    if pick == "*":
-        a, b = rng.randint(0, 10), rng.randint(0, 10)
     result = {"+": a + b, "-": a - b, "*": a * b}[pick]
     spoken = {"+": "plus", "-": "minus", "*": "times"}[pick]
     question = rng.choice(
@@ -288,7 +286,7 @@ SHORT = (
         general,
         general,
     ]
-    + [arithmetic] * 3
+    + [arithmetic] * 6
 )
 MAKERS = SHORT + [term] * 5 + [difference]
 

@@ -101,6 +101,7 @@ def literal(rng: random.Random) -> str:
         code,
         name,
         word,
+        word,
         identifier,
         sentence,
         sentence,
