@@ -58,14 +58,15 @@ def run(args: argparse.Namespace) -> int:
     config = load_server(args.config, overrides)
     flags = ModelFlags(args.backend, args.served_model_name, args.max_model_len, args.replicas)
     models = load_models(args.target or config.models, flags)
-    return run_controller(config, models, Progress(sys.stderr))
+    return run_controller(config, models, Progress(sys.stdout, sys.stderr))
 
 
 class Progress:
     """A line per change while models load, rewritten in place on a terminal; then the endpoint."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, out: TextIO, progress: TextIO) -> None:
+        self._out = out  # for programs: the one line with the endpoint
+        self._progress = progress  # for people
         self._lines = 0  # of the table on the terminal
         self._is_ready = False
 
@@ -85,7 +86,7 @@ class Progress:
         names = ", ".join(_ready_names(shell))
         endpoint = f"http://{_address(server.host)}:{server.port}/v1"
         admin = f"http://{_address(server.admin_host)}:{server.admin_port}"
-        self._say(f"smmf: ready on {endpoint} (models: {names}; admin {admin})")
+        self._write(self._out, f"smmf: ready on {endpoint} (models: {names}; admin {admin})\n")
 
     def failed(self, shell: ControllerShell) -> None:
         self._erase()
@@ -95,7 +96,7 @@ class Progress:
     def _show(self, shell: ControllerShell) -> None:
         from smmf_core.cli.table import table
 
-        if not self._out.isatty():
+        if not self._progress.isatty():
             return
         self._erase()
         rows = [[c.name, c.state, c.reason] for c in shell.core.workers() if c.wanted]
@@ -105,16 +106,16 @@ class Progress:
 
     def _erase(self) -> None:
         if self._lines:
-            self._write(f"\x1b[{self._lines}A\x1b[J")
+            self._write(self._progress, f"\x1b[{self._lines}A\x1b[J")
             self._lines = 0
 
     def _say(self, text: str) -> None:
-        self._write(text + "\n")
+        self._write(self._progress, text + "\n")
 
-    def _write(self, text: str) -> None:
+    def _write(self, out: TextIO, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more; the server goes on
-            self._out.write(text)
-            self._out.flush()
+            out.write(text)
+            out.flush()
 
 
 _TABLE_ROWS = 20  # more would scroll, and could not be rewritten

@@ -1,7 +1,7 @@
 """The Controller process: starts everything, then watches.
 
 Its event loop blocks nowhere and queues nothing but control messages; the core owns what runs, the
-shell how. Must not be on the way of a request, nor import what is: its start delays the first token.
+shell how. Must not be on the way of a request, nor import what is.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from smmf_core.controller.core import ROUTER, WORKER, ControllerCore, Key
 from smmf_core.controller.listeners import Listeners
 from smmf_core.controller.process import Process
 from smmf_core.controller.run_dir import ChildRecord, RunDir
+from smmf_core.controller.specs import Specs
 from smmf_core.lifecycle import Child
 from smmf_core.messages import (
     PROTOCOL,
@@ -40,7 +40,7 @@ from smmf_core.messages import (
 )
 from smmf_core.native import _ring
 from smmf_core.registry import ModelRegistry
-from smmf_core.wire.control import Channel, ControlServer, spec_digest
+from smmf_core.wire.control import Channel, ControlServer
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 RING_BYTES = 1 << 20  # seconds of text at 10,000 tokens/s: a Router never stalls so long
 EVENTS_KEPT = 1000
 LAST_WORDS_BYTES = 4096
-
-_encode_spec = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Event(msgspec.Struct):
@@ -99,16 +97,12 @@ class ControllerShell:
         for model in models:
             registry.add(model, int(self.started_at))
         self.core = ControllerCore(config, registry, self)
-        self._router_spec = _router_spec(config)
-        self._worker_specs = {
-            m.index: _encode_spec(msgspec.structs.replace(m.config, source="")) for m in registry
-        }
-        self._hashes: dict[int, str] = {}  # of the specs, by model index; -1: the Routers'
+        self._specs = Specs(config, registry)
 
     # --- start ---
 
     def start(self) -> None:
-        """Adopt what a former Controller left, start the rest. Raises ControlError (port in use)."""
+        """Adopt what a former Controller left, start the rest. Raises ControlError: port in use."""
         now = time.monotonic()
         found = [(r, process.find(r.pid, r.starttime)) for r in self._records if r.pid]
         living = {(r.role, r.id): p for r, p in found if p is not None and r.role != "controller"}
@@ -170,7 +164,7 @@ class ControllerShell:
 
     def spawn(self, child: Child) -> int:
         number = "--epoch" if child.role == ROUTER else "--incarnation"
-        argv = [self._python(child), "-m", f"smmf_core.{child.role}.main"]
+        argv = [self._specs.python(child), "-m", f"smmf_core.{child.role}.main"]
         argv += ["--run-dir", str(self.run_dir.path), "--id", str(child.id)]
         argv += [number, str(child.incarnation)]
         started = process.spawn(argv, self.log_of(child))
@@ -184,7 +178,7 @@ class ControllerShell:
 
     def welcome(self, child: Child) -> None:
         timeouts = self.config.timeouts
-        message = Welcome(PROTOCOL, self._spec(child), timeouts.grace_s, timeouts.drain_s)
+        message = Welcome(PROTOCOL, self._specs.of(child), timeouts.grace_s, timeouts.drain_s)
         fds = [self.listeners.get(child.id).fileno()] if child.role == ROUTER else []
         self.send(child, message, fds)
 
@@ -318,7 +312,7 @@ class ControllerShell:
         if child.role == ROUTER and fds and not self.core.is_stopping:
             self.listeners.give_back(child.id, fds.pop())
         self._close_all(fds)
-        self.core.on_hello(child, hello, self._spec_hash(child), time.monotonic())
+        self.core.on_hello(child, hello, self._specs.digest(child), time.monotonic())
         return child
 
     def _on_message(self, child: Child, message: Message) -> None:
@@ -380,34 +374,12 @@ class ControllerShell:
         lines = tail.decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
 
-    # --- what children are ---
+    # --- small things ---
 
     def log_of(self, child: Child) -> Path:
         return self.run_dir.logs / f"{child.role}-{child.id}.log"
-
-    def _python(self, child: Child) -> str:
-        found = next((m for m in self.core.registry if m.index == child.model), None)
-        return (found.config.deployment.python if found else "") or sys.executable
-
-    def _spec(self, child: Child) -> bytes:
-        return self._router_spec if child.role == ROUTER else self._worker_specs[child.model]
-
-    def _spec_hash(self, child: Child) -> str:
-        if child.role == WORKER and child.model not in self._worker_specs:
-            return ""
-        if child.model not in self._hashes:
-            self._hashes[child.model] = spec_digest(self._spec(child))
-        return self._hashes[child.model]
 
     def _close_all(self, fds: list[int]) -> None:
         for fd in fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-
-def _router_spec(config: ServerConfig) -> bytes:
-    """What Routers use: a change of anything else must not restart them."""
-    server = msgspec.structs.replace(
-        config.server, admin_host="127.0.0.1", admin_port=0, run_dir="", name="default"
-    )
-    return _encode_spec(msgspec.structs.replace(config, server=server, models=[], source=""))
