@@ -19,12 +19,13 @@ Row = dict[str, Any]
 
 
 def health(shell: ControllerShell) -> Row:
-    core = shell.core
+    core, server = shell.core, shell.config.server
     return {
         "status": "stopping" if core.is_stopping else "ok",
-        "name": shell.config.server.name,
+        "name": server.name,
         "pid": os.getpid(),
         "version": __version__,
+        "inference_url": f"http://{server.host}:{server.port}",
         "started_at": shell.started_at,
         "models": len(core.registry),
         "ready": sum(core.state_of(core.replicas(m))[0] == "ready" for m in core.registry),

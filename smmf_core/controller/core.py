@@ -288,7 +288,7 @@ class ControllerCore:
             for c in group
             if c.is_alive
         ]
-        return Registry(self.registry.changed(), models, workers)
+        return Registry(self.registry.changed(), models, workers, self.is_settled)
 
     # --- inside: one child ---
 
