@@ -91,6 +91,16 @@ class Child:
     def is_alive(self) -> bool:
         return self.state in ALIVE
 
+    @property
+    def is_waiting(self) -> bool:
+        """Died at least twice, and starts again only after a while."""
+        return self.state == BACKOFF and self.restarts > 1
+
+    @property
+    def is_settled(self) -> bool:
+        """Not on its way to another state, as far as one can wait for."""
+        return self.state in SETTLED or self.is_waiting
+
     def move(self, state: str) -> None:
         """Raises WrongTransition when the table does not have it."""
         if state not in TRANSITIONS[self.state]:
@@ -146,10 +156,18 @@ class Child:
 
 
 def model_state(replicas: Iterable[Child]) -> str:
-    """One of MODEL_STATES: the best that any replica has or is about to have."""
-    states = {(child.state, child.wanted) for child in replicas}
-    if any(state == READY for state, _ in states):
+    """One of MODEL_STATES: the best that any replica has or is about to have.
+
+    1. One is ready.
+    2. One is on its way.
+    3. One has failed, for good or for now: whoever asks is told why rather than kept waiting.
+    4. None is wanted.
+    """
+    children = list(replicas)
+    if any(child.state == READY for child in children):  # 1
         return "ready"
-    if any(wanted and state not in (FAILED, STOPPED) for state, wanted in states):
+    if any(child.wanted and not child.is_settled for child in children):  # 2
         return "loading"
-    return "failed" if any(state == FAILED for state, _ in states) else "stopped"
+    if any(child.state == FAILED or child.is_waiting for child in children):  # 3
+        return "failed"
+    return "stopped"  # 4

@@ -5,9 +5,8 @@
 // 1. The sleeper sets the flag, fences, and looks again before it sleeps.
 // 2. The peer publishes, fences, and rings only if it is the one that cleared the flag.
 // 3. Hence a sleeper with something to see always has its eventfd rung (no lost wake-up), and a
-// busy
-//    pair makes no system calls. Both fences are needed: with either missing, each side may read
-//    the other's old value (store buffering; tests/unit/test_doorbell_model.py shows it).
+//    busy pair makes no system calls. Both fences are needed: with either missing, each side may
+//    read the other's old value (store buffering; tests/unit/test_doorbell_model.py shows it).
 #ifndef SMMF_DOORBELL_HPP_
 #define SMMF_DOORBELL_HPP_
 

@@ -5,8 +5,7 @@
 // 1. A record of an unknown key or of another attempt changes nothing; it is counted.
 // 2. A stream is in `dirty_` at most once, and only while it has bytes that may be sent.
 // 3. A stream whose pending bytes exceed max_pending at a record is given up: reported once, then
-// all
-//    its records are dropped.
+//    all its records are dropped.
 #ifndef SMMF_STREAM_TABLE_HPP_
 #define SMMF_STREAM_TABLE_HPP_
 

@@ -9,8 +9,7 @@
 // 4. Records that are not terminal leave (terminal_slots + 1) * kTerminalBytes free, so a FINISH or
 //    FAIL always finds room.
 // 5. The parts of a continued record follow one another without others between. A writer may
-// abandon
-//    one half-way: the next part then lacks CONTINUES, and the reader drops what it had.
+//    abandon one half-way: the next part then lacks CONTINUES, and the reader drops what it had.
 // 6. Nothing that the peer wrote is used before it is checked; each word is read once.
 #ifndef SMMF_TOKEN_RING_HPP_
 #define SMMF_TOKEN_RING_HPP_

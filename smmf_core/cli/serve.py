@@ -91,7 +91,7 @@ class Progress:
     def failed(self, shell: ControllerShell) -> None:
         self._erase()
         self._is_ready = True
-        self._say(f"smmf: no model could be started; logs are in {shell.run_dir.logs}")
+        self._say(f"smmf: no model is ready; logs are in {shell.run_dir.logs}")
 
     def _show(self, shell: ControllerShell) -> None:
         from smmf_core.cli.table import table

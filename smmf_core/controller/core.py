@@ -17,7 +17,6 @@ from smmf_core.lifecycle import (
     DRAINING,
     LOADING,
     READY,
-    SETTLED,
     STARTING,
     STOPPED,
     Child,
@@ -245,7 +244,7 @@ class ControllerCore:
     @property
     def is_settled(self) -> bool:
         """Nothing wanted is on its way any more."""
-        return all(c.state in SETTLED for c in self.children.values() if c.wanted)
+        return all(c.is_settled for c in self.children.values() if c.wanted)
 
     # --- what Routers and operators are told ---
 

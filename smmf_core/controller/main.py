@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ADMIN_DELAY_S = 1.0  # importing the admin API costs a core 0.2 s that a loading Worker can use
 TICK_S = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Observer(Protocol):
@@ -37,6 +38,9 @@ class Observer(Protocol):
 
 def run(config: ServerConfig, models: list[ModelConfig], observer: Observer) -> int:
     """Until shut down; returns the exit status. Raises ControlError when it cannot start."""
+    asked: list[int] = []  # signals that came before the loop runs
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, _: asked.append(number))
     process.become_subreaper()
     server = config.server
     run_dir = RunDir(run_directory(server))
@@ -51,18 +55,22 @@ def run(config: ServerConfig, models: list[ModelConfig], observer: Observer) -> 
 
     import uvloop  # the children are on their way; now there is time for the rest
 
-    status: int = uvloop.run(_watch(shell, admin, observer))
+    status: int = uvloop.run(_watch(shell, admin, observer, asked))
     return status
 
 
-async def _watch(shell: ControllerShell, admin: socket.socket, observer: Observer) -> int:
+async def _watch(
+    shell: ControllerShell, admin: socket.socket, observer: Observer, asked: list[int]
+) -> int:
     import asyncio
 
     loop = asyncio.get_running_loop()
     life = _Life(shell, observer, asyncio.Event(), asyncio.Event())
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, life.on_signal)
     shell.run_on(loop)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, life.on_signal)
+    if asked:
+        life.on_signal()
     loop.call_later(ADMIN_DELAY_S, life.may_serve_admin.set)
     serving = asyncio.create_task(_serve_admin(shell, admin, life))
     while not life.ended.is_set():

@@ -14,6 +14,8 @@ from smmf_core.http.request import Request
 _GZIP_OR_ZLIB = 47  # zlib's window bits that accept both wrappers
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _NO_BODY = (b"", b"0")
+_NOT_IN_HOST = b" \t@/?#\\"  # a list, user information, or more of a URL than host and port
+_LENGTH_DIGITS = 19  # of 2^63; int() itself refuses thousands
 _UPGRADE_HEADERS = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
 
@@ -28,8 +30,11 @@ def check_head(request: Request, limits: Limits) -> None:
         raise ApiError("http_version_not_supported", "This server speaks HTTP/1.1.")
     if request.method in ("CONNECT", "TRACE"):
         raise ApiError("not_implemented", f"This server does not do {request.method}.")
-    if request.version == "1.1" and b"host" not in headers:
+    host = headers.get(b"host")
+    if host is None and request.version == "1.1":
         raise ApiError("bad_request", "The Host header is missing.")
+    if host is not None and host.translate(None, _NOT_IN_HOST) != host:
+        raise ApiError("bad_request", "The Host header is not valid.")
     coding = headers.get(b"transfer-encoding")
     if coding is not None:
         if b"content-length" in headers or request.version == "1.0":
@@ -37,7 +42,7 @@ def check_head(request: Request, limits: Limits) -> None:
         if coding.strip().lower() != b"chunked":
             raise ApiError("not_implemented", "The only transfer coding is chunked.")
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit():
+    if not length.isdigit() or len(length) > _LENGTH_DIGITS:
         raise ApiError("bad_request", "Content-Length is not a number.")
     if int(length) > limits.body_bytes:
         raise too_large(limits)

@@ -192,7 +192,8 @@ class Routes:
         model = core.fleet.find(decoded.model)
         metrics = gateway.metrics.model(model.name)
         try:
-            core.fleet.check_available(model)
+            if (unavailable := core.fleet.unavailable(model)) is not None:
+                raise unavailable
             parsed = openai.finish(decoded, model.entry.defaults)
             submit = parsed.submit
             number = next(self._ids)

@@ -18,7 +18,6 @@ import msgspec
 
 from smmf_core import __version__
 from smmf_core.config import ServerConfig
-from smmf_core.errors import ApiError
 from smmf_core.http.protocol import ServerState
 from smmf_core.messages import (
     PROTOCOL,
@@ -129,8 +128,7 @@ class RouterControl:
         elif isinstance(message, PeerMetrics):
             shell.peers = message.dumps
         elif isinstance(message, Registry):
-            for key in shell.core.fleet.update(message):
-                shell.core.abort(key, ApiError("model_unavailable", "The model was removed."))
+            shell.core.on_registry(message)
 
     def _on_welcome(self, welcome: Welcome, fds: list[int]) -> None:
         self._welcome = welcome
@@ -168,13 +166,12 @@ class RouterControl:
     def _watch(self) -> None:
         """Keep the event loop's reader on the current connection."""
         if self._client.fd < 0:
+            if self._watched_fd >= 0:  # now: the next connection may get the same number
+                self._loop.remove_reader(self._watched_fd)
+                self._watched_fd = -1
             self._client.connect(time.monotonic())
-        if self._client.fd == self._watched_fd:
-            return
-        if self._watched_fd >= 0:
-            self._loop.remove_reader(self._watched_fd)
-        self._watched_fd = self._client.fd
-        if self._watched_fd >= 0:
+        if self._client.fd != self._watched_fd:
+            self._watched_fd = self._client.fd
             self._loop.add_reader(self._watched_fd, self._on_readable)
 
     def _check_grace(self, now: float) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from smmf_core.config import Timeouts
 from smmf_core.errors import ApiError
-from smmf_core.messages import Cancel, Failure, Result, Submit, ToWorker, Usage
+from smmf_core.messages import Cancel, Failure, Registry, Result, Submit, ToWorker, Usage
 from smmf_core.native import _scheduler
 from smmf_core.native._scheduler import Scheduler
 from smmf_core.router.fleet import Fleet, Model
@@ -46,6 +46,7 @@ class Open:
 
     __slots__ = (
         "accepted_at",
+        "admitted",
         "deadline",
         "instance",
         "key",
@@ -71,6 +72,7 @@ class Open:
         self.tenant = 0
         self.worker = -1
         self.instance = ""
+        self.admitted = False
         self.accepted_at = 0.0
         self.placed_at = 0.0
         self.deadline = math.inf
@@ -135,7 +137,7 @@ class RouterCore:
         frames: dict[int, list[ToWorker]] = {}
         for key, worker in assignments:
             request = self.open[key]
-            request.worker, request.placed_at = worker, now
+            request.worker, request.placed_at, request.admitted = worker, now, False
             request.instance = self.fleet.workers[worker].instance
             request.sink.placed(request)
             frames.setdefault(worker, []).append(request.submit)
@@ -150,11 +152,22 @@ class RouterCore:
         if unreachable:
             self.turn(now)
 
+    # --- from the Controller ---
+
+    def on_registry(self, registry: Registry) -> None:
+        """A new version: what waits for a model that is gone or out of service ends, with why."""
+        for key in self.fleet.update(registry):
+            request = self.open[key]
+            error = self.fleet.unavailable(request.model)
+            assert error is not None
+            self.abort(key, error)
+
     # --- from the Workers ---
 
     def on_admit(self, key: int, prompt_tokens: int) -> None:
         request = self.open.get(key)
         if request is not None:
+            request.admitted = True
             self.scheduler.correct_tokens(key, prompt_tokens)
             request.sink.admitted(prompt_tokens)
 
@@ -175,8 +188,13 @@ class RouterCore:
             request.sink.failed(ApiError(failure.code, failure.message, failure.param))
 
     def on_stale(self, key: int) -> None:
-        """No record for longer than the time-out."""
-        self.abort(key, ApiError("inference_timeout", "The model stopped answering in time."))
+        """No record for longer than the time-out. It means nothing while the request waits for
+        another Worker, or while its tokens are collected for one answer."""
+        request = self.open.get(key)
+        if request is None or request.worker < 0:
+            return
+        if request.submit.stream or not request.admitted:
+            self.abort(key, ApiError("inference_timeout", "The model stopped answering in time."))
 
     def abort(self, key: int, error: ApiError) -> None:
         """End a request with an error from here, and tell its Worker."""
@@ -193,8 +211,9 @@ class RouterCore:
 
     def _place_again(self, request: Open, worker: int, now: float) -> None:
         """1 tokens were sent: a terminal error; 2 it met too many deaths: it is poison;
-        3 its time is over; 4 else it goes to the front of the queue."""
+        3 its time is over; 4 its model is; 5 else it goes to the front of the queue."""
         submit = request.submit
+        unavailable = self.fleet.unavailable(request.model)
         if not request.sink.may_retry():
             error = ApiError(
                 "worker_lost", f"The worker {request.instance} died while it was answering."
@@ -206,6 +225,8 @@ class RouterCore:
             error = ApiError("poison_request", text)
         elif request.deadline <= now:
             error = ApiError("inference_timeout", "The request's time is over.")
+        elif unavailable is not None:
+            error = unavailable
         else:
             submit.attempt += 1
             request.worker = -1

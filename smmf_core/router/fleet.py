@@ -68,16 +68,20 @@ class Fleet:
         """All models in the order of their files."""
         return [self.models[index].entry for index in sorted(self.models)]
 
-    def check_available(self, model: Model) -> None:
-        """Raises ApiError `model_unavailable`, with the reason, for a model out of service."""
+    def unavailable(self, model: Model) -> ApiError | None:
+        """`model_unavailable` with the reason, for a model that is out of service or removed."""
         entry = model.entry
-        if entry.state in OUT_OF_SERVICE:
-            why = f": {entry.reason}" if entry.reason else ""
-            text = f"The model '{model.name}' is {entry.state}{why}."
-            raise ApiError("model_unavailable", text, "model")
+        if self.models.get(model.index) is not model:
+            return ApiError("model_unavailable", f"The model '{model.name}' was removed.", "model")
+        if entry.state not in OUT_OF_SERVICE:
+            return None
+        why = f": {entry.reason}" if entry.reason else ""
+        text = f"The model '{model.name}' is {entry.state}{why}."
+        return ApiError("model_unavailable", text, "model")
 
     def update(self, registry: Registry) -> list[int]:
-        """Take over a new version. Returns keys of requests whose model is gone."""
+        """Take over a new version. Returns the keys of requests that wait for a model which is gone
+        or out of service; the Scheduler has forgotten them."""
         self.version = registry.version
         self._was_settled = self._was_settled or registry.is_settled
         orphans: list[int] = []
@@ -90,6 +94,9 @@ class Fleet:
             if model is None:
                 model = self.models[index] = Model(index, entry.name, entry)
             model.entry = entry
+            if entry.state in OUT_OF_SERVICE:
+                orphans += self._scheduler.remove_model(index)
+                model.was_ready = False
             strategy = STRATEGIES[entry.strategy]
             self._scheduler.set_model(index, strategy, entry.max_queue, entry.max_queue_tokens)
         self._names = {name: m for m in self.models.values() for name in m.entry.aliases}

@@ -23,12 +23,12 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
     control_at = 0.0
     while True:
         now = time.monotonic()
-        links.receive(now)
         if now >= control_at:
             control.turn(now)
             control_at = now + _CONTROL_EVERY_S
-            if control.drain_until is not None and (not len(core) or now > control.drain_until):
-                return
+        links.receive(now)  # after control: a new link's socket may have used up its signal
+        if control.drain_until is not None and (not len(core) or now > control.drain_until):
+            return
         _remove(engine, core)
         _step(engine, core, control, now)
         _remove(engine, core)

@@ -7,8 +7,8 @@ import os
 import random
 import socket
 import struct
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,30 +115,34 @@ def test_a_router_under_churn_leaks_nothing(server: Server, tmp_path: Path) -> N
                 connection, _ = stream(server, smmf_echo={"tokens": 1000, "step_ms": 1})
                 reset(connection)
             elif kind == 1:
-                connection, _ = stream(server, smmf_echo={"tokens": 5, "fail": "error:4"})
-                assert b'data: {"error"' in rest(connection)
+                echo = {"tokens": 5, "fail": "error:4"}
+                connection, got = stream(server, smmf_echo=echo)
+                if got.startswith(b"HTTP/1.1 500"):  # it failed before anything was sent
+                    connection.close()
+                else:
+                    assert b'data: {"error"' in got + rest(connection)
             elif kind == 2:
                 with socket.create_connection(("127.0.0.1", server.port)) as connection:
                     connection.sendall(draw.randbytes(draw.randrange(1, 200)))
             elif kind == 3:
                 server.request("POST", "/v1/chat/completions", b"{" * draw.randrange(1, 999))
             else:
-                echo = {"tokens": draw.randrange(1, 20)}
-                assert server.chat(smmf_echo=echo, stream=bool(kind % 2))[0] == 200
+                words = {"tokens": draw.randrange(1, 20)}
+                assert server.chat(smmf_echo=words, stream=bool(kind % 2))[0] == 200
 
     def churn(rounds: int) -> None:
-        threads = [threading.Thread(target=use, args=(n, rounds)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(300)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(use, range(8), [rounds] * 8))
         assert no_slot_taken(server)
 
     router = server.pid_of("router")
     churn(60)
     descriptors, memory = counts(router)
     churn(300)
-    assert counts(router)[0] <= descriptors + 4
+    until = time.monotonic() + 20  # connections of refused requests linger for two seconds
+    while counts(router)[0] > descriptors + 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert counts(router)[0] <= descriptors + 2
     assert counts(router)[1] <= memory + 8_000_000
 
 

@@ -17,24 +17,28 @@ from server import Server, echo_toml
 
 
 def stream(server: Server, **fields: Any) -> tuple[socket.socket, bytes]:
-    """Open a stream by hand; returns the socket and what came up to the first text."""
+    """Open a stream by hand; returns the socket and what came up to the first text or error."""
     messages = [{"role": "user", "content": "hi"}]
     body = json.dumps({"model": "echo", "messages": messages, "stream": True, **fields}).encode()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     got = b""
-    while b'{"content":"' not in got:
+    while b'{"content":"' not in got and b'{"error":' not in got:
         data = connection.recv(65536)
-        assert data, got
+        if not data:
+            connection.close()
+            raise AssertionError(got)
         got += data
     return connection, got
 
 
 def rest(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
     got = b""
-    while data := connection.recv(65536):
-        got += data
+    with connection:
+        while data := connection.recv(65536):
+            got += data
     return got
 
 

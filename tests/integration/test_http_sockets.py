@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import os
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -219,6 +220,69 @@ def test_a_client_that_goes_away_is_noticed_at_once(is_reset: bool) -> None:
         await served.until(lambda: not served.state.connections)
         answer(served.app.requests[0])
         assert served.app.gone == served.app.requests
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HT",
+        raw("POST", "/", Content_Length="100000") + b"abc",
+        raw("POST", "/", b"5\r\nab", transfer_encoding="chunked"),
+        raw("GET", "/1") + raw("GET", "/2"),
+    ],
+)
+def test_a_reset_at_any_point_leaves_nothing(sent: bytes) -> None:
+    async def scenario(served: Site, client: Client) -> None:
+        served.app.waits = True
+        with socket.create_connection(("127.0.0.1", served.port)) as peer:
+            peer.sendall(sent)
+            await served.until(lambda: len(served.state.connections) == 2)
+            if sent.startswith(b"GET /1"):
+                await served.until(lambda: served.app.requests)
+            now = struct.pack("ii", 1, 0)  # close() sends RST
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+        await served.until(lambda: len(served.state.connections) == 1)
+        assert served.app.gone == served.app.requests
+        assert [r.path for r in served.app.gone] == (["/1"] if b"/1" in sent else [])
+        served.app.waits = False
+        await client.send(raw())  # the others go on
+        assert (await client.response()).status == 200
+
+    run(scenario)
+
+
+def test_a_slow_reader_holds_up_nobody_and_no_more_than_one_write() -> None:
+    async def scenario(served: Site, client: Client) -> None:
+        served.app.waits = True
+        with socket.create_connection(("127.0.0.1", served.port)) as peer:
+            peer.sendall(raw())
+            await served.until(lambda: served.app.requests)
+            request = served.app.requests.pop()
+            request.begin_stream()
+            part = bytes(1 << 16)
+            written = 0
+            while not request.is_paused:
+                request.write_raw(part)
+                written += len(part)
+            served.app.waits = False
+            await client.send(raw("GET", "/other"))
+            assert (await client.response()).json["path"] == "/other"
+            peer.settimeout(WAIT_S)
+            loop = asyncio.get_running_loop()
+            for _ in range(3):  # pause and resume, again and again
+                left = written
+                while left:
+                    left -= len(await loop.run_in_executor(None, peer.recv, left))
+                await served.until(lambda: not request.is_paused)
+                written = 0
+                while not request.is_paused:
+                    request.write_raw(part)
+                    written += len(part)
+            assert len(served.app.writable) == 3
+            assert served.app.gone == []
 
     run(scenario)
 

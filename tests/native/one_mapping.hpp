@@ -22,7 +22,7 @@ inline std::map<Place, void*>& Mapped() {
 
 // Not for two threads at a time.
 inline void* Map(void* at, size_t bytes, int protection, int flags, int fd, off_t offset) {
-  struct stat status {};
+  struct stat status{};
   fstat(fd, &status);
   void*& known = Mapped()[{status.st_ino, bytes}];
   if (known == nullptr) known = ::mmap(at, bytes, protection, flags, fd, offset);

@@ -1,4 +1,5 @@
-// The rules of FORMAT.md one by one: parts, reserved room, bells, and what a broken writer may leave.
+// The rules of FORMAT.md one by one: parts, reserved room, bells, and what a broken writer may
+// leave.
 #include <sys/eventfd.h>
 
 #include <cstdint>
@@ -16,7 +17,8 @@ struct Ring {
       : memfd(smmf::CreateSegment(smmf::kMinCapacity, slots)),
         data(eventfd(0, EFD_NONBLOCK)),
         space(eventfd(0, EFD_NONBLOCK)) {
-    is_open = writer.Open(memfd, data) == 0 && reader.Open(memfd, space) == 0 && peer.Map(memfd) == 0;
+    is_open =
+        writer.Open(memfd, data) == 0 && reader.Open(memfd, space) == 0 && peer.Map(memfd) == 0;
   }
   ~Ring() {
     for (const int fd : {memfd, data, space}) close(fd);
@@ -36,7 +38,8 @@ bool is_rung(int fd) {
 
 std::string payload_of(uint64_t key, size_t size) {
   std::string payload(size, '\0');
-  for (size_t i = 0; i < size; ++i) payload[i] = static_cast<char>((key + i) * 0x9e3779b97f4a7c15ull >> 56);
+  for (size_t i = 0; i < size; ++i)
+    payload[i] = static_cast<char>((key + i) * 0x9e3779b97f4a7c15ull >> 56);
   return payload;
 }
 
@@ -71,7 +74,8 @@ bool larger_than_the_ring_goes_in_parts() {
 
 bool a_record_abandoned_half_way_is_dropped() {
   Ring ring;
-  const std::string large = payload_of(1, 10000), other = payload_of(2, 9000), small = payload_of(3, 9);
+  const std::string large = payload_of(1, 10000), other = payload_of(2, 9000),
+                    small = payload_of(3, 9);
   const Record first = record_of(1, large), second = record_of(2, other);
   const Record last = record_of(3, small);
   Record got;
@@ -141,7 +145,8 @@ bool rings_only_who_sleeps() {
   return true;
 }
 
-// A whole record, then `bytes`, published up to `tail`; with `more` the first is one to be continued.
+// A whole record, then `bytes`, published up to `tail`; with `more` the first is one to be
+// continued.
 bool is_refused(const smmf::RecordHeader& bytes, uint64_t tail, bool more = false) {
   Ring ring;
   const smmf::RecordHeader good{32, smmf::kTokens, more ? smmf::kMore : uint8_t{0}, 0, 1, 0, 0};
@@ -160,15 +165,15 @@ bool is_refused(const smmf::RecordHeader& bytes, uint64_t tail, bool more = fals
 bool broken_records_are_refused() {
   using smmf::kContinues;
   using smmf::kTokens;
-  CHECK(is_refused({0, kTokens, 0, 0, 1, 0, 0}, 64));             // no size
-  CHECK(is_refused({23, kTokens, 0, 0, 1, 0, 0}, 64));            // less than a header
-  CHECK(is_refused({41, kTokens, 0, 0, 1, 0, 0}, 72));            // beyond tail
-  CHECK(is_refused({4096, kTokens, 0, 0, 1, 0, 0}, 4096));        // beyond the ring's end
-  CHECK(is_refused({0xffffffff, kTokens, 0, 0, 1, 0, 0}, 64));    // rounds up to 0 in 32 bits
-  CHECK(is_refused({32, 8, 0, 0, 1, 0, 0}, 64));                  // unknown kind
-  CHECK(is_refused({40, smmf::kPad, 0, 0, 1, 0, 0}, 64));         // pads beyond tail
-  CHECK(is_refused({0, smmf::kPad, 0, 0, 1, 0, 0}, 64));          // pads for ever
-  CHECK(is_refused({32, kTokens, kContinues, 0, 1, 0, 0}, 64));   // continues nothing
+  CHECK(is_refused({0, kTokens, 0, 0, 1, 0, 0}, 64));                  // no size
+  CHECK(is_refused({23, kTokens, 0, 0, 1, 0, 0}, 64));                 // less than a header
+  CHECK(is_refused({41, kTokens, 0, 0, 1, 0, 0}, 72));                 // beyond tail
+  CHECK(is_refused({4096, kTokens, 0, 0, 1, 0, 0}, 4096));             // beyond the ring's end
+  CHECK(is_refused({0xffffffff, kTokens, 0, 0, 1, 0, 0}, 64));         // rounds up to 0 in 32 bits
+  CHECK(is_refused({32, 8, 0, 0, 1, 0, 0}, 64));                       // unknown kind
+  CHECK(is_refused({40, smmf::kPad, 0, 0, 1, 0, 0}, 64));              // pads beyond tail
+  CHECK(is_refused({0, smmf::kPad, 0, 0, 1, 0, 0}, 64));               // pads for ever
+  CHECK(is_refused({32, kTokens, kContinues, 0, 1, 0, 0}, 64));        // continues nothing
   CHECK(is_refused({32, kTokens, kContinues, 0, 2, 0, 0}, 64, true));  // another key's
   CHECK(is_refused({32, kTokens, kContinues, 1, 1, 0, 0}, 64, true));  // another attempt's
   CHECK(is_refused({32, smmf::kData, kContinues, 0, 1, 0, 0}, 64, true));
@@ -200,7 +205,8 @@ bool only_a_ring_is_mapped() {
 }  // namespace
 
 int main() {
-  const bool ok = larger_than_the_ring_goes_in_parts() && a_record_abandoned_half_way_is_dropped() &&
+  const bool ok = larger_than_the_ring_goes_in_parts() &&
+                  a_record_abandoned_half_way_is_dropped() &&
                   terminal_records_find_room_in_a_full_ring() && rings_only_who_sleeps() &&
                   broken_records_are_refused() && only_a_ring_is_mapped();
   return ok ? 0 : 1;

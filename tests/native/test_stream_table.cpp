@@ -54,7 +54,8 @@ struct World {
     return stream;
   }
 
-  bool put(uint64_t key, uint8_t kind, uint32_t choice, uint32_t count, const std::string& payload) {
+  bool put(uint64_t key, uint8_t kind, uint32_t choice, uint32_t count,
+           const std::string& payload) {
     const Record record{kind, 0, key, choice, count, payload.data(), payload.size()};
     return writer.Write(&record, 1) == 1;
   }
@@ -111,7 +112,8 @@ bool one_turn_is_one_chunk() {
   CHECK(it.put(7, smmf::kAdmit, 0, 3, std::string(4, '\0')) && it.text(7, 0, "a\"") &&
         it.text(7, 0, "b") && it.text(7, 12, "c") && it.put(7, smmf::kChoiceEnd, 0, 1, ""));
   CHECK(it.drain() == 5 && it.flush().empty());
-  const std::string body = "{c=0,t=\"a\\\"b\",f=null}\n\n{c=12,t=\"c\",f=null}\n\n{c=0,f=length}\n\n";
+  const std::string body =
+      "{c=0,t=\"a\\\"b\",f=null}\n\n{c=12,t=\"c\",f=null}\n\n{c=0,f=length}\n\n";
   CHECK(body.size() == 0x3c && it.received() == "HEAD\r\n\r\n3c\r\n" + body + "\r\n");
   CHECK(it.events.size() == 1 && it.events[0].kind == smmf::kAdmit);
   CHECK(it.flush().empty() && it.received().empty());  // nothing is dirty
@@ -196,10 +198,18 @@ bool streams_come_and_go_in_any_order() {
   for (int turn = 0; turn < 3000; ++turn) {
     const uint64_t key = random() % 40;
     switch (random() % 6) {
-      case 0: it.open(key, -1); break;
-      case 1: it.table.Close(key); break;
-      case 2: it.table.Block(key); break;
-      case 3: it.table.Unblock(key); break;
+      case 0:
+        it.open(key, -1);
+        break;
+      case 1:
+        it.table.Close(key);
+        break;
+      case 2:
+        it.table.Block(key);
+        break;
+      case 3:
+        it.table.Unblock(key);
+        break;
       default:
         if (it.table.Find(key) == nullptr) ++late;
         CHECK(it.text(key, random() % 3, "word"));
