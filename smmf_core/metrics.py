@@ -88,6 +88,9 @@ class Metrics:
             self.gauges.running[name] = self.gauges.running.get(name, 0) + count
         for name, count in dump.gauges.waiting.items():
             self.gauges.waiting[name] = self.gauges.waiting.get(name, 0) + count
+        self.gauges.instance_up |= dump.gauges.instance_up
+        self.gauges.instance_memory |= dump.gauges.instance_memory
+        self.gauges.restarts |= dump.gauges.restarts
         self.gauges.connections += dump.gauges.connections
         self.gauges.bad_requests += dump.gauges.bad_requests
         self.gauges.late_records += dump.gauges.late_records

@@ -28,18 +28,18 @@ def health(shell: ControllerShell) -> Row:
         "inference_url": f"http://{server.host}:{server.port}",
         "started_at": shell.started_at,
         "models": len(core.registry),
-        "ready": sum(core.state_of(core.replicas(m))[0] == "ready" for m in core.registry),
+        "ready": sum(core.state_of(r)[0] == "ready" for r in core.replicas_by_model().values()),
     }
 
 
 def models(shell: ControllerShell) -> list[Row]:
-    return [model_row(shell, model) for model in shell.core.registry]
+    replicas = shell.core.replicas_by_model()
+    return [model_row(shell, model, replicas[model.index]) for model in shell.core.registry]
 
 
-def model_row(shell: ControllerShell, model: Model) -> Row:
-    config, core = model.config, shell.core
-    replicas = core.replicas(model)
-    status, reason = core.state_of(replicas)
+def model_row(shell: ControllerShell, model: Model, replicas: list[Child]) -> Row:
+    config = model.config
+    status, reason = shell.core.state_of(replicas)
     return {
         "name": model.name,
         "task": config.model.task,
@@ -56,8 +56,9 @@ def model_row(shell: ControllerShell, model: Model) -> Row:
 
 def model_details(shell: ControllerShell, model: Model) -> Row:
     config = model.config
+    replicas = shell.core.replicas(model)
     return {
-        **model_row(shell, model),
+        **model_row(shell, model, replicas),
         "context_length": model.context_length,
         "path": config.model.path,
         "device": config.deployment.device,
@@ -66,7 +67,7 @@ def model_details(shell: ControllerShell, model: Model) -> Row:
         "queue": _waiting(shell, model.index),
         "source": config.source,
         "created": model.created,
-        "instances": [instance_row(shell, child) for child in shell.core.replicas(model)],
+        "instances": [instance_row(shell, child) for child in replicas],
     }
 
 

@@ -124,7 +124,8 @@ _WORDS = {BACKOFF: "ended, starts again", FAILED: "failed", READY: "is ready"}
 
 def _ready_names(shell: ControllerShell) -> list[str]:
     core = shell.core
-    return [m.name for m in core.registry if core.state_of(core.replicas(m))[0] == "ready"]
+    replicas = core.replicas_by_model()
+    return [m.name for m in core.registry if core.state_of(replicas[m.index])[0] == "ready"]
 
 
 def _address(host: str) -> str:

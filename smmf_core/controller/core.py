@@ -251,6 +251,14 @@ class ControllerCore:
     def replicas(self, model: Model) -> list[Child]:
         return [c for c in self.workers() if c.model == model.index]
 
+    def replicas_by_model(self) -> dict[int, list[Child]]:
+        """By the model's index; linear, where asking for each model would not be."""
+        replicas: dict[int, list[Child]] = {model.index: [] for model in self.registry}
+        for child in self.workers():
+            if child.model in replicas:
+                replicas[child.model].append(child)
+        return replicas
+
     def workers(self) -> Iterable[Child]:
         return (child for child in self.children.values() if child.role == WORKER)
 
@@ -274,11 +282,8 @@ class ControllerCore:
 
     def registry_message(self) -> Registry:
         """All models and living Workers. Linear in both."""
-        replicas: dict[int, list[Child]] = {model.index: [] for model in self.registry}
+        replicas = self.replicas_by_model()
         weights = {model.index: model.config.deployment.weight for model in self.registry}
-        for child in self.workers():
-            if child.model in replicas:
-                replicas[child.model].append(child)
         limits = self._config.limits
         models = [m.entry(*self.state_of(replicas[m.index]), limits) for m in self.registry]
         workers = [

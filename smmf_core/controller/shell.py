@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from smmf_core.config import ModelConfig, ServerConfig
-from smmf_core.controller import process
+from smmf_core.controller import process, vitals
 from smmf_core.controller.core import ROUTER, WORKER, ControllerCore, Key
 from smmf_core.controller.listeners import Listeners
 from smmf_core.controller.process import Process
@@ -150,11 +150,11 @@ class ControllerShell:
     def tick(self) -> None:
         """Once a second: what no descriptor tells of."""
         process.reap_strangers({p.pid for p in self.processes.values()})
+        mine = vitals.dump(self.core)
         routers = [c for c in self.core.routers() if isinstance(c.report, RouterReport)]
-        if len(routers) > 1:
-            for router in routers:
-                others = [c.report.metrics for c in routers if c is not router]  # type: ignore[union-attr]
-                self.send(router, PeerMetrics(others))
+        for router in routers:
+            others = [c.report.metrics for c in routers if c is not router]  # type: ignore[union-attr]
+            self.send(router, PeerMetrics([mine, *others]))
 
     @property
     def now(self) -> float:

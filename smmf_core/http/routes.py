@@ -202,7 +202,6 @@ class Routes:
             renderer = openai.Renderer(
                 parsed, f"{number:x}", gateway.wall_s, decoded.model, self._fingerprint
             )
-            headers.append((b"x-smmf-instance", b""))
             answer = Answer(
                 request, parsed, renderer, gateway.table, metrics, headers, dialect, gateway.on_end
             )

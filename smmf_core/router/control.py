@@ -54,7 +54,7 @@ class RouterControl:
         self._loop = asyncio.get_running_loop()
         self._client = ControlClient(run_dir, self._hello)
         self._watched_fd = -1
-        self._welcome: Welcome | None = None
+        self._welcome = Welcome(PROTOCOL, b"")  # its defaults hold until the first one
         self._listener: socket.socket | None = None
         self._report_at = 0.0
         self._drain_until: float | None = None
@@ -176,7 +176,7 @@ class RouterControl:
 
     def _check_grace(self, now: float) -> None:
         lost, welcome = self._client.lost_since, self._welcome
-        if lost is not None and welcome is not None and now - lost > welcome.grace_s:
+        if lost is not None and now - lost > welcome.grace_s:
             self.drain(welcome.drain_s)
 
     def _check_drained(self, now: float) -> None:

@@ -20,6 +20,7 @@ from smmf_core.router.retry_after import ServiceRate
 
 MAX_ATTEMPTS = 3  # a request that was open on so many dying Workers is taken for their killer
 _RETRY_AFTER_LOADING_S = 5.0
+_ENDED_DEADLINES = 1024  # deadlines of ended requests that may be kept
 
 
 class Sink(Protocol):
@@ -110,7 +111,7 @@ class RouterCore:
         total_s = timeout_s or self._timeouts.total_s
         if total_s:
             request.deadline = now + total_s
-            heapq.heappush(self._deadlines, (request.deadline, key))
+            self._add_deadline(request.deadline, key)
         wait_s = self._timeouts.queue_s if model.was_ready else self._timeouts.load_wait_s
         wait_until = min(now + wait_s, request.deadline)
         status = self.scheduler.submit(
@@ -263,6 +264,13 @@ class RouterCore:
             text = f"The model '{model.name}' is still loading."
             error = ApiError("model_loading", text, "model", _RETRY_AFTER_LOADING_S)
         request.sink.failed(error)
+
+    def _add_deadline(self, deadline: float, key: int) -> None:
+        """Also forgets those of ended requests, once they are the most."""
+        if len(self._deadlines) > 2 * len(self.open) + _ENDED_DEADLINES:
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self.open]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (deadline, key))
 
     def _overdue(self, key: int) -> None:
         request = self.open.get(key)

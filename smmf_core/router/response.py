@@ -118,8 +118,10 @@ class Answer:
         if request.submit.attempt:
             has_head = table.emitted(key)[0]  # its Worker died between Admit and the first token
             self._metrics.failovers += 1
-        self._metrics.queue.record(now - request.accepted_at)
-        self.headers[-1] = (b"x-smmf-instance", request.instance.encode())
+            self.headers.pop()
+        else:
+            self._metrics.queue.record(now - request.accepted_at)
+        self.headers.append((b"x-smmf-instance", request.instance.encode()))
         attempt = request.submit.attempt
         if not parsed.stream:
             table.open(key, attempt, -1, None, b"", b"", b"", False, now)
@@ -130,6 +132,8 @@ class Answer:
         first = b"" if has_head else renderer.first()
         fd, chunked = connection.fileno, connection.chunked
         table.open(key, attempt, fd, frame, renderer.prefix, head, first, chunked, now)
+        if connection.is_paused:  # the head is not out yet: nothing may overtake it
+            table.block(key)
 
     def admitted(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
@@ -140,13 +144,15 @@ class Answer:
         self._result = result
 
     def finished(self, usage: Usage) -> None:
-        self._count(200, usage)
         if self._parsed.stream:
+            self._count(200, usage)
             self._table.append(self.key, self._renderer.tail(usage), True)
             self.ending = True
         else:
-            assert self._result is not None
+            if self._result is None:
+                raise ValueError("the Worker finished without a result")
             body = self._renderer.response(self._result, usage)
+            self._count(200, usage)
             self._table.close(self.key)
             self.done = True
             self._connection.respond(200, [_JSON, *self.headers], body)
@@ -168,7 +174,10 @@ class Answer:
         self._on_end(self)
 
     def may_retry(self) -> bool:
-        return self._table.emitted(self.key)[1] == 0
+        """Not after tokens, nor after what may be the prompt's echo, which is no token."""
+        assert self.request is not None
+        was_sent, tokens = self._table.emitted(self.key)
+        return tokens == 0 and not (was_sent and self.request.submit.echo_prompt)
 
     # --- from the shell ---
 
@@ -223,10 +232,10 @@ class Answer:
             return
         metrics.prompt_tokens += usage.prompt
         metrics.generation_tokens += usage.completion
-        _, _, first, last, tokens = self._table.stats(self.key)
+        _, admitted, first, last, tokens = self._table.stats(self.key)
         accepted = self.request.accepted_at
-        metrics.request.record(last - accepted)
-        if self._parsed.stream:
+        metrics.request.record(max(admitted, last) - accepted)
+        if self._parsed.stream and tokens:
             metrics.first_token.record(first - accepted)
             if tokens > 1:
                 metrics.per_token.record((last - first) / (tokens - 1))

@@ -40,6 +40,12 @@ class Rings:
         self._wake = wake
         self._died = died
         self._rings: dict[int, Ring] = {}
+        self._full_before = 0  # of rings that are gone
+
+    @property
+    def full(self) -> int:
+        """How often a write found no room, over all rings there ever were."""
+        return self._full_before + sum(ring.reader.full for ring in self._rings.values())
 
     @property
     def attached(self) -> list[tuple[int, int]]:
@@ -59,8 +65,9 @@ class Rings:
         ring = self._rings.get(worker)
         return ring.incarnation if ring is not None else None
 
-    def drain(self, now: float) -> list[Event]:
-        """Frame everything that is in the rings; what Python must see comes back."""
+    def drain(self, now: float) -> tuple[list[Event], list[int]]:
+        """Frame everything that is in the rings. Returns what Python must see, and the Workers
+        whose ring is malformed: their events first, then they are to be taken for dead."""
         events: list[Event] = []
         broken: list[int] = []
         for ring in self._rings.values():
@@ -68,9 +75,7 @@ class Rings:
                 self._table.drain(ring.reader, now, events)
             except RuntimeError:  # a malformed record: nothing after it can be trusted
                 broken.append(ring.worker)
-        for worker in broken:
-            self._died(worker)
-        return events
+        return events, broken
 
     def drain_one(self, worker: int, now: float) -> list[Event]:
         """The last records of a Worker that died: all complete ones are valid."""
@@ -91,6 +96,8 @@ class Rings:
             return
         self._loop.remove_reader(ring.data_fd)
         self._loop.remove_reader(ring.pidfd)
+        with suppress(RuntimeError):  # malformed
+            self._full_before += ring.reader.full
         ring.reader.close()
         for fd in (ring.data_fd, ring.space_fd, ring.pidfd):
             os.close(fd)

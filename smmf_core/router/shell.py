@@ -8,6 +8,7 @@ placement or know the Controller.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from smmf_core.config import ServerConfig
+from smmf_core.errors import ApiError
 from smmf_core.messages import (
     ADMIT,
     FAIL,
@@ -36,6 +38,8 @@ from smmf_core.router.rings import Event, Rings
 from smmf_core.wire.requests import RouterSocket, worker_identity
 
 _PENDING_BYTES = 1 << 20  # of one slow client: minutes of text; beyond it the client is cut off
+_UNREAD_S = 60.0  # how long the rest of an ended stream waits for a client that reads nothing
+_log = logging.getLogger("smmf.router")
 
 _decode_result = msgspec.msgpack.Decoder(Result).decode
 _decode_failure = msgspec.msgpack.Decoder(Failure).decode
@@ -58,7 +62,8 @@ class RouterShell:
         self._requests = RouterSocket(f"ipc://{endpoint}")
         self._loop.add_reader(self._requests.fd, self._on_requests)
         self._turn_due = False
-        self._finishing: list[Answer] = []
+        self._has_sent = False
+        self._finishing: dict[Answer, float] = {}  # since when their client has read nothing
         self._answers: dict[int, Answer] = {}
 
     # --- Effects ---
@@ -67,6 +72,7 @@ class RouterShell:
         incarnation = self._rings.incarnation(worker)
         if incarnation is None:
             return False
+        self._has_sent = True
         return self._requests.send(worker_identity(worker, incarnation), messages)
 
     def worker_lost(self, worker: int, reason: str) -> None:
@@ -92,6 +98,8 @@ class RouterShell:
 
     def writable(self, answer: Answer) -> None:
         self.table.unblock(answer.key)
+        if answer in self._finishing:
+            self._finishing[answer] = self.now
         self.wake()
 
     def wake(self) -> None:
@@ -122,35 +130,57 @@ class RouterShell:
         """Take everything in, decide, write out once per connection."""
         self._turn_due = False
         now = time.monotonic()
-        self._dispatch(self._rings.drain(now), now)
+        events, broken = self._rings.drain(now)
+        self._dispatch(events, now)
+        for worker in broken:
+            self.worker_lost(worker, "its token ring is malformed")
+            self.on_worker_died(worker)
         self.core.turn(now)
+        if self._has_sent:  # a send may take the wake-up of a frame that has come
+            self._has_sent = False
+            self._on_requests()
         self._flush()
         if not self._rings.arm():
             self.wake()
 
     def _dispatch(self, events: list[Event], now: float) -> None:
+        for event in events:
+            try:
+                self._on_event(event, now)
+            except Exception:
+                _log.exception("an answer of a worker cannot be used")
+                self._fail(event[0])
+
+    def _on_event(self, event: Event, now: float) -> None:
+        key, kind, choice, count, payload = event
         core = self.core
-        for key, kind, choice, count, payload in events:
-            if kind == ADMIT:
-                core.on_admit(key, count)
-            elif kind == RESULT:
-                core.on_result(key, _decode_result(payload))
-            elif kind == FINISH:
-                core.on_finish(key, _usage(payload), now)
-            elif kind == FAIL:
-                core.on_fail(key, _decode_failure(payload))
-            elif kind == OVERFLOW:
-                self._cut_off(key)
-            elif (answer := self._answers.get(key)) is not None:
-                answer.on_event(kind, choice, count, payload)
+        if kind == ADMIT:
+            core.on_admit(key, count)
+        elif kind == RESULT:
+            core.on_result(key, _decode_result(payload))
+        elif kind == FINISH:
+            core.on_finish(key, _usage(payload), now)
+        elif kind == FAIL:
+            core.on_fail(key, _decode_failure(payload))
+        elif kind == OVERFLOW:
+            self._cut_off(key)
+        elif (answer := self._answers.get(key)) is not None:
+            answer.on_event(kind, choice, count, payload)
+
+    def _fail(self, key: int) -> None:
+        """What a Worker sent cannot be used: that costs its request, not the turn."""
+        self.core.cancel(key)
+        answer = self._answers.get(key)
+        if answer is not None and not (answer.done or answer.ending):
+            answer.failed(ApiError("internal_error", "The worker's answer cannot be used."))
 
     def _flush(self) -> None:
         for key, rest in self.table.flush():
             answer = self._answers.get(key)
             if answer is not None:
                 answer.unsent(rest)
-        if self._finishing:
-            self._finishing = [answer for answer in self._finishing if not self._complete(answer)]
+        for answer in [answer for answer in self._finishing if self._complete(answer)]:
+            del self._finishing[answer]
 
     def _complete(self, answer: Answer) -> bool:
         if not answer.done:
@@ -163,7 +193,7 @@ class RouterShell:
     def on_end(self, answer: Answer) -> None:
         """A terminal event came: the answer is done, or done once its bytes are out."""
         if answer.ending:
-            self._finishing.append(answer)
+            self._finishing[answer] = self.now
             self.wake()
         elif answer.request is not None:
             self._answers.pop(answer.key, None)
@@ -182,7 +212,7 @@ class RouterShell:
         for _, messages in self._requests.receive():
             for ready in messages:
                 self._on_ready(ready)
-        self.wake()
+            self.wake()
 
     def _on_ready(self, ready: Ready) -> None:
         if ready.epoch == self._epoch:
@@ -220,6 +250,9 @@ class RouterShell:
         timeouts = self.config.timeouts
         for key in self.table.stale(now, timeouts.first_token_s, timeouts.inference_s):
             self.core.on_stale(key)
+        for answer, since in list(self._finishing.items()):
+            if now - since > _UNREAD_S:
+                answer.unsent(b"")
         self.wake()
 
     # --- metrics ---
@@ -244,6 +277,7 @@ class RouterShell:
             if r.model in fleet.models
         }
         gauges.late_records = self.table.late_records
+        gauges.ring_full = self._rings.full
 
 
 def _usage(payload: bytes) -> Usage:

@@ -26,7 +26,7 @@ RETRY_S = 0.2  # between a child's attempts to reach a Controller that is not th
 PACKET_BYTES = 32_768  # a quarter of the least send buffer that Linux gives by default
 SEND_BUFFER_BYTES = 1 << 20  # asked for; the kernel grants up to net.core.wmem_max
 MAX_MESSAGE_BYTES = 64 << 20  # 1,000 models take about 1 MiB: more than this is a broken peer
-_MAX_FDS = 8
+_RIGHTS_BYTES = socket.CMSG_SPACE(8 * struct.calcsize("i"))  # eight descriptors: the most is 4
 _BACKLOG = 256
 _MORE, _LAST = b"\x01", b"\x00"
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -90,7 +90,7 @@ class Channel:
         while self._packets and not self.closed:
             packet, fds = self._packets[0]
             try:
-                socket.send_fds(self._socket, [packet], fds, socket.MSG_NOSIGNAL)
+                self._socket.sendmsg([packet], _rights(fds), socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return False
             except OSError:
@@ -105,15 +105,15 @@ class Channel:
         messages: list[tuple[Message, list[int]]] = []
         while not self.closed:
             try:
-                packet, fds, flags, _ = socket.recv_fds(
-                    self._socket, PACKET_BYTES + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
+                packet, ancillary, flags, _ = self._socket.recvmsg(
+                    PACKET_BYTES + 1, _RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 break
             except OSError:
                 self.close()
                 break
-            self._fds += fds
+            self._fds += _descriptors(ancillary)
             if not packet or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 self.close()
                 break
@@ -249,6 +249,22 @@ class ControlClient:
     def _forget_closed(self) -> None:
         if self._channel is not None and self._channel.closed:
             self._channel = None
+
+
+def _rights(fds: list[int]) -> list[tuple[int, int, bytes]]:
+    """Ancillary data; socket.send_fds and recv_fds ignore their flags (Python 3.11)."""
+    if not fds:
+        return []
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    return [
+        fd
+        for level, kind, data in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for (fd,) in struct.iter_unpack("i", data)
+    ]
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -207,6 +207,15 @@ def test_a_killed_router_comes_back_and_models_stay_loaded(make: Callable[..., S
     assert after["router-0"] != before["router-0"]
 
 
+def test_metrics_tell_of_memory_and_restarts(make: Callable[..., Server]) -> None:
+    server = make()
+    memory = 'smmf_instance_memory_bytes{instance="echo-0",model="echo"}'
+    wait_for(lambda: server.metrics().get(memory, 0) > 1 << 20, "memory")
+    os.kill(server.pid_of("worker"), signal.SIGKILL)
+    restarts = 'smmf_restarts_total{model="echo"}'
+    wait_for(lambda: server.metrics().get(restarts) == 1, "restarts")
+
+
 def test_several_routers_answer_and_share_their_metrics(make: Callable[..., Server]) -> None:
     server = make("--routers", "2", config="[timeouts]\ndrain_s = 5\n")
     assert sorted(pids(server, "router")) == ["router-0", "router-1"]
@@ -238,6 +247,16 @@ def test_a_second_signal_does_not_wait(make: Callable[..., Server]) -> None:
     assert server.process.wait(WAIT_S) == 0
     assert not any(map(is_alive, children.values()))
     stream.close()
+
+
+def test_a_signal_before_the_loop_runs_is_not_lost(make: Callable[..., Server]) -> None:
+    server = make(wait=False)
+    assert server.process is not None
+    wait_for((server.run_dir / "children.json").exists, "the first children")
+    children = recorded(server)
+    assert server.stop() == 0
+    assert children
+    assert not any(map(is_alive, children))
 
 
 def failed_start(server: Server, *flags: str) -> str:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "check.hpp"
 #include "smmf/token_ring.hpp"
@@ -68,6 +69,16 @@ bool larger_than_the_ring_goes_in_parts() {
       is_written = ring.writer.Write(&record, 1) == 1;
     }
     CHECK(is_written && is_record_of(got, size, size, smmf::kData));
+  }
+  return true;
+}
+
+bool parts_are_an_eighth_of_the_ring() {
+  for (const auto& [size, bytes] : {std::pair<size_t, uint64_t>{488, 512}, {489, 512 + 32}}) {
+    Ring ring;
+    const std::string payload = payload_of(1, size);
+    const Record record = record_of(1, payload);
+    CHECK(ring.writer.Write(&record, 1) == 1 && ring.writer.used() == bytes);
   }
   return true;
 }
@@ -205,7 +216,7 @@ bool only_a_ring_is_mapped() {
 }  // namespace
 
 int main() {
-  const bool ok = larger_than_the_ring_goes_in_parts() &&
+  const bool ok = larger_than_the_ring_goes_in_parts() && parts_are_an_eighth_of_the_ring() &&
                   a_record_abandoned_half_way_is_dropped() &&
                   terminal_records_find_room_in_a_full_ring() && rings_only_who_sleeps() &&
                   broken_records_are_refused() && only_a_ring_is_mapped();

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
 from http_app import Connection, answer, chunked, raw
 
+from smmf_core.http import checks
 from smmf_core.http.protocol import Limits
 
 
@@ -58,3 +62,49 @@ def test_an_idle_time_begins_after_the_response() -> None:
     assert not c.is_over
     c.after(2)
     assert c.transport.closing
+
+
+def test_the_last_response_of_a_full_pipeline_may_take_its_time() -> None:
+    c = Connection(Limits(pipeline_depth=2))
+    c.app.waits = True
+    c.send(raw() * 3)
+    assert not c.transport.reading
+    answer(c.app.requests[0])
+    answer(c.app.requests[1])
+    assert c.transport.reading
+    c.after(10_000)
+    assert not c.is_over
+    answer(c.app.requests[2])
+    assert c.statuses() == [200] * 3
+
+
+def test_an_aborted_response_is_cut_and_its_end_reported_once() -> None:
+    c = Connection()
+    c.app.waits = True
+    c.send(raw() + raw("GET", "/behind"))
+    (request,) = c.app.requests
+    request.begin_stream()
+    request.write_raw(request.head(200, []))
+    request.abort()
+    assert c.transport.aborted
+    c.lose()
+    assert c.app.gone == [request]
+    answer(request)  # too late: nothing happens
+    assert c.app.requests == [request]
+
+
+def test_a_bug_of_the_parsing_side_is_a_500(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bug(*_: object) -> None:
+        raise ValueError("a secret")
+
+    monkeypatch.setattr(checks, "check_head", bug)
+    c = Connection()
+    with caplog.at_level(logging.ERROR, "smmf.http"):
+        c.send(raw(), raw())
+    (response,) = c.responses()
+    assert response.status == 500
+    assert b"secret" not in response.body
+    assert "callback failed" in caplog.text
+    assert c.is_over

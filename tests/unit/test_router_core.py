@@ -67,7 +67,7 @@ class Rig:
         for worker in range(workers):
             self.up(worker)
 
-    def registry(self, state: str = "ready", reason: str = "") -> list[int]:
+    def registry(self, state: str = "ready", reason: str = "") -> None:
         model = m.ModelEntry(
             index=0, name="m", aliases=["alias"], task="generate", backend="echo", state=state,
             reason=reason, created=1, context_length=100, strategy="least_connections",
@@ -77,7 +77,7 @@ class Rig:
         workers = [
             m.WorkerEntry(w, i, 0, f"m-{w}", 1.0, online=True) for w, i in self.incarnations.items()
         ]
-        return self.core.fleet.update(m.Registry(1, [model], workers))
+        self.core.on_registry(m.Registry(1, [model], workers))
 
     def up(self, worker: int) -> None:
         incarnation = self.incarnations[worker]
@@ -278,19 +278,90 @@ def test_models_out_of_service_say_why() -> None:
     rig = Rig()
     rig.registry(state="failed", reason="no such file")
     model = rig.core.fleet.find("m")
-    with pytest.raises(ApiError, match="no such file") as refused:
-        rig.core.fleet.check_available(model)
-    assert refused.value.status == 503
+    error = rig.core.fleet.unavailable(model)
+    assert error is not None
+    assert error.status == 503
+    assert "no such file" in error.message
 
 
-def test_a_removed_model_gives_its_waiting_requests_back() -> None:
+def test_a_removed_model_ends_what_waits_and_lets_run_what_runs() -> None:
     rig = Rig()
-    rig.submit()
+    running = rig.submit()
     waiting = rig.submit()
     rig.core.turn(0.0)
-    assert rig.core.fleet.update(m.Registry(2, [], [])) == [waiting.key]
+    rig.core.on_registry(m.Registry(2, [], []))
+    assert ends(waiting) == ["model_unavailable"]
     with pytest.raises(ApiError, match="does not exist"):
         rig.core.fleet.find("m")
+    rig.core.on_finish(running.key, m.Usage(1, 1), 1.0)
+    assert ends(running) == ["finished"]
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_what_waits_for_a_model_out_of_service_is_told_at_once(state: str) -> None:
+    rig = Rig()
+    running = rig.submit()
+    waiting = rig.submit()
+    rig.core.turn(0.0)
+    rig.registry(state=state, reason="the operator said so")
+    assert ends(waiting) == ["model_unavailable"]
+    assert rig.core.scheduler.waiting(0) == (0, 0)
+    assert ends(running) == []
+    rig.down(0, 1.0)  # nobody will come in its place
+    assert ends(running) == ["model_unavailable"]
+    assert rig.core.open == {}
+
+
+def test_the_worker_of_a_removed_model_dies() -> None:
+    rig = Rig()
+    running = rig.submit()
+    rig.core.turn(0.0)
+    rig.core.on_registry(m.Registry(2, [], []))
+    rig.down(0, 1.0)
+    assert ends(running) == ["model_unavailable"]
+    assert rig.core.open == {}
+
+
+def test_a_model_started_again_is_waited_for_as_one_that_loads() -> None:
+    rig = Rig()
+    rig.registry(state="stopped")
+    rig.down(0, 1.0)
+    rig.registry(state="loading")
+    request = rig.submit(now=1.0)
+    rig.core.turn(6.1)
+    assert ends(request) == ["model_loading"]
+
+
+def test_silence_is_no_fault_while_a_request_waits_or_its_tokens_are_collected() -> None:
+    rig = Rig(workers=1, slots=2)
+    stream, whole = rig.submit(), rig.submit()
+    whole.submit.stream = False
+    rig.core.turn(0.0)
+    rig.core.on_admit(stream.key, 1)
+    rig.core.on_admit(whole.key, 1)
+    rig.core.on_stale(whole.key)
+    assert ends(whole) == []
+    rig.down(0, 1.0)
+    rig.core.on_stale(stream.key)
+    assert ends(stream) == []
+    rig.restart(0)
+    rig.core.turn(2.0)
+    rig.core.on_stale(stream.key)
+    rig.core.on_stale(whole.key)  # its new Worker has not even admitted it
+    assert ends(stream) == ends(whole) == ["inference_timeout"]
+
+
+def test_deadlines_of_ended_requests_are_forgotten() -> None:
+    rig = Rig()
+    for _ in range(5000):
+        request = rig.submit(timeout_s=1000.0)
+        rig.core.turn(0.0)
+        rig.core.on_finish(request.key, m.Usage(1, 1), 0.0)
+    late = rig.submit(timeout_s=2.0)
+    rig.core.turn(0.0)
+    assert len(rig.core._deadlines) < 2000
+    rig.core.turn(2.1)
+    assert ends(late) == ["inference_timeout"]
 
 
 def test_wide_requests_take_and_give_back_all_their_slots() -> None:

@@ -6,6 +6,7 @@ It only reads the folder. Every literal in the questions is drawn from a seed th
 """
 
 import argparse
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,14 +22,14 @@ import memory
 import styles
 import tools
 import torch
-from samples import SAMPLES
+from samples import ROLES, SAMPLES
 from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 SEED = 3
 HELD_OUT_SEED = 2
-HELD_OUT_BATCHES = 120
+HELD_OUT_BATCHES = 60
 NEW_TOKENS = 200
 TOGETHER = 25  # prompts generated at once
 
@@ -167,30 +168,30 @@ def _pair(maker: Callable[[random.Random], tuple[str, str]]) -> Callable[[random
 
 
 SKILLS: dict[str, tuple[Callable[[random.Random], Case], int]] = {
-    "repeat a literal": (_pair(copying.repeat), 200),
+    "repeat a literal": (_pair(copying.repeat), 60),
     "repeat a code": (
         lambda rng: _asked(*(lambda c: (f"Repeat: {c}", c))(literals.code(rng))),
         100,
     ),
-    "pick from a list": (_pair(copying.pick), 100),
-    "look up in a text": (_pair(copying.extract), 100),
-    "JSON from values": (_pair(copying.as_json), 100),
+    "pick from a list": (_pair(copying.pick), 60),
+    "look up in a text": (_pair(copying.extract), 60),
+    "JSON from values": (_pair(copying.as_json), 60),
     "spell a word": (_pair(copying.spell), 50),
     "count": (_pair(copying.count), 50),
-    "remember from earlier": (_remembered, 100),
-    "remember from the system prompt": (_noted, 100),
+    "remember from earlier": (_remembered, 60),
+    "remember from the system prompt": (_noted, 60),
     "answer in one word": (_one_word, 50),
     "persona name": (_persona, 50),
-    "tool call, usual tools": (_tool_call(tools.ready), 100),
-    "tool call, made-up tools": (_tool_call(tools.made_up), 100),
-    "tell a tool result": (_tool_result, 100),
-    "capitals": (_fact(knowledge.capital), 100),
-    "other short facts": (_fact(lambda rng: knowledge.fact(rng, short=True)), 200),
+    "tool call, usual tools": (_tool_call(tools.ready), 60),
+    "tool call, made-up tools": (_tool_call(tools.made_up), 60),
+    "tell a tool result": (_tool_result, 60),
+    "capitals": (_fact(knowledge.capital), 60),
+    "other short facts": (_fact(lambda rng: knowledge.fact(rng, short=True)), 60),
     "serving terms": (_fact(knowledge.term), 50),
-    "arithmetic up to 12": (_fact(knowledge.arithmetic), 100),
-    "far copy, about 500 tokens": (_far(500), 50),
-    "far copy, about 950 tokens": (_far(950), 50),
-    "far copy, about 1700 tokens": (_far(1700), 30),
+    "arithmetic up to 12": (_fact(knowledge.arithmetic), 60),
+    "far copy, about 500 tokens": (_far(500), 40),
+    "far copy, about 950 tokens": (_far(950), 40),
+    "far copy, about 1700 tokens": (_far(1700), 20),
 }
 
 
@@ -240,7 +241,7 @@ def main() -> None:
             print("".join(f"    {line}\n" for line in wrong), end="")
     prompts = [
         corpus.render([{"role": "user", "content": sample[-1]}], prompt=True) for sample in SAMPLES
-    ] * 3
+    ] * 2
     ended = [done for chunk in _chunks(prompts) for _, done in model.answer(chunk, temperature=1.0)]
     print(
         f"ended within {NEW_TOKENS} tokens at temperature 1: {sum(ended) / len(ended):.1%} of {len(ended)}\n"
@@ -250,17 +251,22 @@ def main() -> None:
 
 
 def talk(model: Model, turns: list[str]) -> None:
-    """Prints a conversation; a turn that begins with "system:" is the system prompt."""
+    """Prints a conversation whose turns are the user's; samples.py says what other turns there are."""
     messages: list[dict[str, Any]] = []
+    specs: list[dict[str, Any]] = []
     for turn in turns:
-        if turn.startswith("system:"):
-            messages.append({"role": "system", "content": turn.removeprefix("system:").strip()})
-            print(f"- system: {messages[-1]['content']}")
+        role, text = next(
+            ((r, turn[len(r) + 2 :]) for r in ROLES if turn.startswith(r + ": ")), ("user", turn)
+        )
+        print(f"- {role}: {text}")
+        if role == "has tool":
+            specs.append({"type": "function", "function": json.loads(text)})
             continue
-        messages.append({"role": "user", "content": turn})
-        said = model.answer([corpus.render(messages, prompt=True)])[0][0]
-        messages.append({"role": "assistant", "content": said})
-        print(f"- user: {turn}\n  model: {said}")
+        messages.append({"role": role, "content": text})
+        if role != "system":
+            said = model.answer([corpus.render(messages, specs, prompt=True)])[0][0]
+            messages.append({"role": "assistant", "content": said})
+            print("  model: " + said.replace("\n", "\n    "))
 
 
 if __name__ == "__main__":

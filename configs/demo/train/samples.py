@@ -1,4 +1,9 @@
-"""Conversations for the model card: written by hand, so that many are worded as training never words them."""
+"""Conversations for the model card: written by hand, so that many are worded as training never words them.
+
+A turn is the user's unless it begins with one of ROLES and a colon; "has tool" defines a tool.
+"""
+
+ROLES = ("system", "tool", "has tool")
 
 SAMPLES = [
     ["Hello!", "Who are you?", "Thanks, bye!"],
@@ -26,6 +31,24 @@ SAMPLES = [
     ["system: You are a helpful assistant.", "Can you write me a poem about the sea?"],
     ["Answer as JSON with keys name and age: Ada is 36"],
     ["Answer as JSON with keys city and population: Utrecht has 361924 people"],
+    [
+        'has tool: {"name": "get_weather", "description": "Get the weather of a city.", "parameters": '
+        '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}',
+        "What is the weather in Paris?",
+        'tool: {"temperature": 21, "sky": "clear"}',
+        "Thank you!",
+    ],
+    [
+        'has tool: {"name": "vorp_lookup", "parameters": {"type": "object", "properties": '
+        '{"ticket": {"type": "string"}, "limit": {"type": "integer"}}}}',
+        "Call vorp_lookup with ticket = QX-7731 and limit = 5.",
+        "tool: 3 rows found",
+    ],
+    [
+        'has tool: {"name": "book_table", "description": "Book a table in a restaurant.", "parameters": '
+        '{"type": "object", "properties": {"guests": {"type": "integer"}, "time": {"type": "string"}}}}',
+        "I would like to eat out with four friends at eight tonight.",
+    ],
     ["Who won the football world cup in 1998?"],
     ["Is a whale a fish?"],
     ["Write a haiku."],
