@@ -138,11 +138,13 @@ class Connection:
         self.protocol.connection_lost(None)
 
     def responses(self, *bare: int) -> list[Response]:
-        """All that was sent, parsed; `bare`: indexes of responses to HEAD."""
-        found, rest = [], self.transport.sent
+        """All that was sent, parsed; `bare`: indexes of requests of HEAD."""
+        found, rest, answered = [], self.transport.sent, 0
         while rest:
-            response, rest = parse_response(rest, is_bare=len(found) in bare)
+            is_refused_head = self.is_over and rest.find(b"\r\n\r\n") == len(rest) - 4
+            response, rest = parse_response(rest, answered in bare or is_refused_head)
             found.append(response)
+            answered += response.status != 100
         return found
 
     def statuses(self) -> list[int]:

@@ -80,6 +80,9 @@ async def _watch(
         except TimeoutError:
             continue
     await serving
+    for number in _SIGNALS:  # an impatient user's third one comes too late to matter
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     shell.close()
     return life.status
 

@@ -141,6 +141,8 @@ class ControllerShell:
         self._wake()
 
     def close(self) -> None:
+        """Nothing runs any more. What is still due is not carried out: it would write again."""
+        self._loop = None
         for channel in self._channels.values():
             channel.close()
         self.listeners.close()
@@ -222,6 +224,8 @@ class ControllerShell:
     def _settle(self) -> None:
         """Write out once: the registry to Routers, the children's file, the next timer."""
         self._is_due = False
+        if self._loop is None:
+            return
         if self._is_stale:
             self._is_stale = False
             message = self.core.registry_message()
@@ -233,7 +237,7 @@ class ControllerShell:
             self._timer.cancel()
             self._timer = None
         deadline = self.core.next_deadline
-        if deadline < float("inf") and self._loop is not None:
+        if deadline < float("inf"):
             delay_s = max(0.0, deadline - time.monotonic())
             self._timer = self._loop.call_later(delay_s, self._on_timer)
         self.on_settled()

@@ -79,9 +79,11 @@ class WorkerControl:
         self.report()
 
     def drain(self, until: float) -> None:
+        """Called by a signal's handler too, in the midst of anything: `turn` tells it."""
         if self.drain_until is None:
             self.drain_until = until
-            self.set_state("draining")
+            self.state = "draining"
+            self._report_at = 0.0
 
     def report(self) -> None:
         core = self.core

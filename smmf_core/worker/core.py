@@ -85,8 +85,8 @@ class WorkerCore:
         try:
             prompts = read_prompts(submit, self.spec)
             sequences = make_sequences(submit, prompts, self.spec, self._sequence_id)
-        except ApiError as error:
-            self._fail(router, submit, error)
+        except Exception as error:  # a tokenizer may raise anything: that costs one request
+            self._fail(router, submit, _as_api_error(error))
             return
         self._sequence_id += len(sequences)
         self._serial += 1
@@ -157,10 +157,8 @@ class WorkerCore:
 
     def fail(self, request: OpenRequest, error: Exception) -> None:
         """End a request with an error; its other choices are dropped."""
-        if not isinstance(error, ApiError):
-            error = ApiError("internal_error", f"The engine failed on this request: {error}")
         self._forget(request)
-        self._fail(request.router, request.submit, error)
+        self._fail(request.router, request.submit, _as_api_error(error))
 
     def drop(self, router: RouterKey, key: int) -> None:
         """Forget a request whose answer the TokenWriter gave up; it has told the Router."""
@@ -184,7 +182,7 @@ class WorkerCore:
         prompt = request.prompts[choice.sequence.prompt_index]
         bytes_of = self.spec.tokenizer.token_bytes
         described: list[TokenLogprob] = []
-        if logprobs:
+        if self._wants_prompt_logprobs(request):
             described.append(TokenLogprob(bytes_of(prompt.ids[0]), None, []))
             for token, (chosen, top) in zip(prompt.ids[1:], logprobs, strict=True):
                 best = [(bytes_of(t), p) for t, p in top]
@@ -228,3 +226,9 @@ class WorkerCore:
             message = message[: len(message) * 3 // 4]
             payload = encode(Failure(error.code, message + "...", error.param))
         self.out[router].append((FAIL, submit.key, submit.attempt, 0, 0, payload))
+
+
+def _as_api_error(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    return ApiError("internal_error", f"The engine failed on this request: {error}")

@@ -90,6 +90,11 @@ class Links:
                 self.detach(key)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for room in a ring."""
+        return not any(link.writer.is_blocked for link in self._links.values())
+
+    @property
     def request_fds(self) -> list[int]:
         return [link.socket.fd for link in self._links.values()]
 

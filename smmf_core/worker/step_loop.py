@@ -27,7 +27,8 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
             control.turn(now)
             control_at = now + _CONTROL_EVERY_S
         links.receive(now)  # after control: a new link's socket may have used up its signal
-        if control.drain_until is not None and (not len(core) or now > control.drain_until):
+        has_drained = not len(core) and links.is_idle
+        if control.drain_until is not None and (has_drained or now > control.drain_until):
             return
         _remove(engine, core)
         _step(engine, core, control, now)

@@ -34,16 +34,25 @@ class StreamLoop:
     async def run(self) -> None:
         while True:
             now = time.monotonic()
+            attached = self._links.attached
             self._control.turn(now)
+            if attached != self._links.attached:
+                self._unwatch()  # a descriptor's number may be another Router's now
             self._watch()
             self._turn()
             until = self._control.drain_until
-            if until is not None and (not len(self._core) or now > until):
+            has_drained = not len(self._core) and self._links.is_idle
+            if until is not None and (has_drained or now > until):
                 break
             await asyncio.sleep(_IDLE_S)
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _unwatch(self) -> None:
+        for fd in self._watched:
+            asyncio.get_running_loop().remove_reader(fd)
+        self._watched = set()
 
     def _watch(self) -> None:
         """Keep the event loop's readers equal to the Routers' descriptors."""

@@ -59,6 +59,7 @@ class RouterEnd:
     """What a Router has of one Worker, for a test to look at."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.endpoint = f"ipc://{folder}/router.sock"
         self.socket = RouterSocket(self.endpoint)
         self.memfd = _ring.create(1 << 16, 16)
@@ -127,8 +128,8 @@ class WorkerEnd:
         else:
             asyncio.run(StreamLoop(self.engine, self.core, self.links, self.control).run())
 
-    def stop(self) -> None:
-        self.control.drain_until = time.monotonic()
+    def stop(self, within_s: float = 0.0) -> None:
+        self.control.drain(time.monotonic() + within_s)
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
         self.links.close()
@@ -214,3 +215,50 @@ def test_a_stalled_router_stops_nobody(ends: tuple[RouterEnd, WorkerEnd]) -> Non
     records = router.wait(1, m.FINISH, m.FAIL)
     assert records[-1][0] == m.FINISH
     assert sum(record[4] for record in records if record[0] == m.TOKENS) == 5000
+
+
+def test_a_worker_that_drains_writes_what_a_full_ring_has_kept(
+    ends: tuple[RouterEnd, WorkerEnd],
+) -> None:
+    router, worker = ends
+    router.wait_ready()
+    sampling = m.Sampling(max_tokens=5000)
+    router.send(submit(1, echo={"tokens": 5000}, sampling=sampling))
+    until = time.monotonic() + WAIT_S
+    while (not worker.core.tokens or len(worker.core)) and time.monotonic() < until:
+        time.sleep(0.005)
+    worker.control.drain(time.monotonic() + WAIT_S)
+    time.sleep(0.3)  # several turns of its loop
+    records = router.wait(1, m.FINISH, m.FAIL)
+    assert records[-1][0] == m.FINISH
+    assert sum(record[4] for record in records if record[0] == m.TOKENS) == 5000
+
+
+@pytest.mark.parametrize("ends", ["stream"], indirect=True)
+def test_a_router_in_the_place_of_another_is_heard_at_once(
+    ends: tuple[RouterEnd, WorkerEnd], tmp_path: Path
+) -> None:
+    router, worker = ends
+    router.wait_ready()
+    successor = RouterEnd(tmp_path / "next")
+    turns: list[float] = []
+    turn = worker.control.turn
+
+    def replaced(now: float) -> None:
+        turn(now)
+        turns.append(now)
+        if len(turns) == 1:  # as Detach and Attach do
+            worker.links.detach((0, 1))
+            successor.attach(worker.links)
+
+    worker.control.turn = replaced  # type: ignore[method-assign]
+    try:
+        successor.wait_ready()
+        before = len(turns)
+        for key in range(1, 51):
+            successor.send(submit(key, echo={"tokens": 1}))
+            successor.wait(key, m.FINISH)
+        assert len(turns) - before < 50  # unheard, each would wait for the loop's next look
+    finally:
+        worker.stop()
+        successor.close()

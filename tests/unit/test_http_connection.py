@@ -1,4 +1,4 @@
-"""The HTTP connection over time: order, keep-alive, streams, disconnects, time-outs, drain, bugs."""
+"""An HTTP connection over time: order, keep-alive, streams, ends, time-outs, drain, bugs."""
 
 from __future__ import annotations
 

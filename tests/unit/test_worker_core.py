@@ -215,6 +215,31 @@ def test_completions_echo_the_prompt_with_logprobs() -> None:
     assert [entry.logprob for entry in choice.logprobs or []] == [None, -0.25]
 
 
+def test_the_logprobs_of_a_prompt_of_one_token_are_listed() -> None:
+    rig = Rig(tokens=2)
+    sampling = {"logprobs": 1, "max_tokens": 0}
+    rig.submit(stream=False, prompts=["abc"], echo_prompt=True, sampling=sampling)
+    choice = msgspec.msgpack.decode(rig.run()[1][5], type=m.Result).choices[0]
+    assert choice.text == "abc"
+    assert [(entry.token, entry.logprob) for entry in choice.logprobs or []] == [(b"abc", None)]
+
+
+def test_a_bug_in_a_tokenizer_costs_the_request_that_meets_it() -> None:
+    rig = Rig(tokens=2)
+
+    def check(submit: m.Submit) -> None:
+        if submit.key == 1:
+            raise ZeroDivisionError("a tokenizer's bug")
+
+    rig.engine.spec.check = check
+    rig.submit(key=1)
+    rig.submit(key=2)
+    records = rig.run()
+    assert kinds(records, 1) == [m.FAIL]
+    assert failure([r for r in records if r[1] == 1]).code == "internal_error"
+    assert kinds(records, 2)[-1] == m.FINISH
+
+
 def test_failure_messages_fit_a_terminal_record() -> None:
     rig = Rig()
     rig.submit(echo={"x" * 2000: 1})
