@@ -266,7 +266,8 @@ class ControllerShell:
             )
         if records != self._saved:
             self._saved = records
-            self.run_dir.save(records)
+            with contextlib.suppress(OSError):  # disk full, folder gone: only adoption suffers
+                self.run_dir.save(records)
 
     def _own_record(self) -> ChildRecord:
         pid = os.getpid()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -260,6 +261,16 @@ def test_a_signal_before_the_loop_runs_is_not_lost(make: Callable[..., Server]) 
     assert server.stop() == 0
     assert children
     assert not any(map(is_alive, children))
+
+
+def test_a_run_directory_that_vanished_does_not_keep_it_from_ending(
+    make: Callable[..., Server],
+) -> None:
+    server = make()
+    shutil.rmtree(server.run_dir)
+    children = pids(server, "router", "worker")
+    assert server.stop() == 0
+    assert not any(map(is_alive, children.values()))
 
 
 def failed_start(server: Server, *flags: str) -> str:
