@@ -47,5 +47,5 @@ setup(
         EXTENSIONS,
         build_dir="build/cython",
         compiler_directives={"language_level": 3, "linetrace": COVERAGE},
-    )
+    ),
 )

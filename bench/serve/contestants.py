@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -18,16 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from smmf_core.loadgen import procfs
+from smmf_core.loadgen.local import free_port
 
 FLOOR = Path(__file__).parent.parent / "floor"
 _START_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Contestant:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.serve.contestants import Contestant, FastApi, SendLoop, Smmf, free_port, get
+from bench.serve.contestants import Contestant, FastApi, SendLoop, Smmf, get
 from bench.serve.waiting import growth_waiting
 from smmf_core.loadgen import procfs
 from smmf_core.loadgen.exchange import Outcome, request_bytes
 from smmf_core.loadgen.load import Load, Plan
+from smmf_core.loadgen.local import free_port
 
 Figures = dict[str, Any]
 _CHAT = "/v1/chat/completions"

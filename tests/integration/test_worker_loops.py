@@ -128,8 +128,8 @@ class WorkerEnd:
         else:
             asyncio.run(StreamLoop(self.engine, self.core, self.links, self.control).run())
 
-    def stop(self, within_s: float = 0.0) -> None:
-        self.control.drain(time.monotonic() + within_s)
+    def stop(self) -> None:
+        self.control.drain(time.monotonic())
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
         self.links.close()
@@ -235,30 +235,34 @@ def test_a_worker_that_drains_writes_what_a_full_ring_has_kept(
 
 
 @pytest.mark.parametrize("ends", ["stream"], indirect=True)
-def test_a_router_in_the_place_of_another_is_heard_at_once(
+def test_a_router_that_gets_the_descriptors_of_another_is_watched(
     ends: tuple[RouterEnd, WorkerEnd], tmp_path: Path
 ) -> None:
     router, worker = ends
     router.wait_ready()
     successor = RouterEnd(tmp_path / "next")
-    turns: list[float] = []
     turn = worker.control.turn
 
-    def replaced(now: float) -> None:
-        turn(now)
-        turns.append(now)
-        if len(turns) == 1:  # as Detach and Attach do
-            worker.links.detach((0, 1))
-            successor.attach(worker.links)
+    def replace(now: float) -> None:
+        """As Detach and Attach in one turn do; the new pidfd has the old one's number."""
+        worker.control.turn = turn  # type: ignore[method-assign]
+        (number,) = worker.links.pidfds
+        pidfd = os.pidfd_open(successor.process.pid)
+        worker.links.detach((0, 1))
+        os.dup2(pidfd, number, inheritable=False)
+        os.close(pidfd)
+        fds = [os.dup(fd) for fd in (successor.memfd, successor.data_fd, successor.space_fd)]
+        attach = m.Attach(0, 1, 0, 2, successor.endpoint, 16)
+        worker.links.attach(attach, [*fds, number])
 
-    worker.control.turn = replaced  # type: ignore[method-assign]
+    worker.control.turn = replace  # type: ignore[method-assign]
     try:
         successor.wait_ready()
-        before = len(turns)
-        for key in range(1, 51):
-            successor.send(submit(key, echo={"tokens": 1}))
-            successor.wait(key, m.FINISH)
-        assert len(turns) - before < 50  # unheard, each would wait for the loop's next look
+        successor.process.kill()
+        until = time.monotonic() + WAIT_S
+        while worker.links.attached and time.monotonic() < until:
+            time.sleep(0.005)
+        assert worker.links.attached == []
     finally:
         worker.stop()
         successor.close()
