@@ -332,7 +332,7 @@ def test_a_ready_that_comes_while_the_router_sends_is_seen(run: Run) -> None:
         rig.workers.append(third)
         await asyncio.sleep(0.1)  # connected
         third.say_ready()
-        time.sleep(0.1)  # the frame arrives while the loop does something else
+        time.sleep(0.1)  # noqa: ASYNC251 - the frame arrives while the loop is busy
         rig.shell.send(0, [m.Cancel(99, 0)])
         rig.shell.wake()
         await until(lambda: 2 in rig.shell.core.fleet.workers)
