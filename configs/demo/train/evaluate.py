@@ -32,6 +32,7 @@ HELD_OUT_SEED = 2
 HELD_OUT_BATCHES = 60
 NEW_TOKENS = 200
 TOGETHER = 25  # prompts generated at once
+CHARS_PER_TOKEN = 2.7  # of the filler, which is full of random words
 
 
 class Case(NamedTuple):
@@ -150,11 +151,11 @@ def _tool_result(rng: random.Random) -> Case:
 
 
 def _far(tokens: int) -> Callable[[random.Random], Case]:
-    """A code at the very start of a long text, asked for at its end; about four characters are one token."""
+    """A code at the very start of a long text, asked for at its end; `tokens` is what lies between, roughly."""
 
     def case(rng: random.Random) -> Case:
         code, lines = literals.code(rng), [""]
-        while sum(map(len, lines)) < tokens * 3.6:
+        while sum(map(len, lines)) < tokens * CHARS_PER_TOKEN:
             lines.append(corpus.filler(rng))
         return _asked(
             f"The code is {code}. {' '.join(lines)} What is the code?", f"The code is {code}."
@@ -189,6 +190,7 @@ SKILLS: dict[str, tuple[Callable[[random.Random], Case], int]] = {
     "other short facts": (_fact(lambda rng: knowledge.fact(rng, short=True)), 60),
     "serving terms": (_fact(knowledge.term), 50),
     "arithmetic up to 12": (_fact(knowledge.arithmetic), 60),
+    "far copy, about 250 tokens": (_far(250), 40),
     "far copy, about 500 tokens": (_far(500), 40),
     "far copy, about 950 tokens": (_far(950), 40),
     "far copy, about 1700 tokens": (_far(1700), 20),
