@@ -72,7 +72,6 @@ class Submit(Message):
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
     priority: int = 0
-    deadline_s: float | None = None  # seconds from now that the Worker may spend in total
     echo: dict[str, Any] | None = None  # the echo engine's settings of this request
     emitted_ids: list[list[int]] | None = None  # per choice: tokens already sent by a lost Worker
 

@@ -19,6 +19,7 @@ KEYS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("server", "tls_cert"): ("",),
     ("server", "tls_key"): ("",),
     ("timeouts", "hang_s"): (),
+    ("timeouts", "failover_wait_s"): (5, 5.0),
     ("log", "requests"): ("off",),
     ("log", "retention_days"): (),
     ("deployment", "min_replicas"): (),

@@ -51,7 +51,6 @@ class Timeouts(Section):
     start_s: Seconds = 1.0  # a worker that lived shorter failed to start
     drain_s: Seconds = 30.0
     grace_s: Seconds = 60.0  # how long children go on without a Controller
-    failover_wait_s: Seconds = 5.0
 
 
 class Limits(Section):

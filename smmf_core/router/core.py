@@ -83,9 +83,10 @@ class RouterCore:
     """The Router's decisions. The shell calls `submit`, `cancel`, the `on_x` events, and `turn`
     once per loop turn in which something happened."""
 
-    def __init__(self, effects: Effects, timeouts: Timeouts) -> None:
+    def __init__(self, effects: Effects, timeouts: Timeouts, max_open: int = 0) -> None:
         self._effects = effects
         self._timeouts = timeouts
+        self._max_open = max_open  # requests of all models, waiting or running; 0: no limit
         self.scheduler = Scheduler()
         self.fleet = Fleet(self.scheduler)
         self.open: dict[int, Open] = {}
@@ -103,6 +104,8 @@ class RouterCore:
 
         `width`: sequences, one slot each. `tokens`: an estimate of the prompt's.
         """
+        if self._max_open and len(self.open) >= self._max_open:
+            raise self._queue_full(model)
         key = self._next_key
         self._next_key += 1
         request = Open(key, model, submit, sink, width, tokens)

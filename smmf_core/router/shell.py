@@ -53,7 +53,7 @@ class RouterShell:
         self.metrics = Metrics()
         self.peers: list[bytes] = []  # the other Routers' metrics
         self.table = StreamTable(_PENDING_BYTES)
-        self.core = RouterCore(self, config.timeouts)
+        self.core = RouterCore(self, config.timeouts, config.limits.max_concurrency)
         self.on_worker_lost: Callable[[int, int, str], None] = lambda *_: None
         self.may_answer = True  # False while draining
         self._epoch = epoch

@@ -49,6 +49,9 @@ class TokenWriter:
     def retry(self) -> None:
         """Write what waits, as far as there is room."""
         written = self._ring.write(self._waiting)
+        for kind, key, _, _, _, payload in self._waiting[:written]:
+            if kind in _STREAMED:
+                self._held_bytes[key] -= len(payload)
         del self._waiting[:written]
         self._dropped += written
         if not self._waiting:

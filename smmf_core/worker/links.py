@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 
 from smmf_core.messages import Attach, Cancel, Ready, Submit
+from smmf_core.native._ring import wait
 from smmf_core.wire.requests import WorkerContext, WorkerSocket, worker_identity
 from smmf_core.wire.token_stream import TokenWriter
 from smmf_core.worker.core import RouterKey, WorkerCore
@@ -83,10 +84,10 @@ class Links:
             elif writer.is_blocked:
                 writer.retry()
 
-    def remove_dead(self, is_readable: set[int]) -> None:
+    def remove_dead(self) -> None:
         """Forget the Routers whose pidfd says that they died."""
         for key, link in list(self._links.items()):
-            if link.pidfd in is_readable:
+            if wait([link.pidfd], 0):
                 self.detach(key)
 
     @property

@@ -25,6 +25,7 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
         now = time.monotonic()
         if now >= control_at:
             control.turn(now)
+            links.remove_dead()
             control_at = now + _CONTROL_EVERY_S
         links.receive(now)  # after control: a new link's socket may have used up its signal
         has_drained = not len(core) and links.is_idle
@@ -63,12 +64,12 @@ def _remove(engine: StepEngine, core: WorkerCore) -> None:
 
 
 def _sleep(links: Links, control: WorkerControl, timeout_s: float | None) -> None:
-    space_fds, pidfds = links.space_fds, links.pidfds
-    fds = [*links.request_fds, *space_fds, *pidfds]
+    space_fds = links.space_fds
+    fds = [*links.request_fds, *space_fds, *links.pidfds]
     if control.fd >= 0:
         fds.append(control.fd)
     if not wait(fds, timeout_s):
         return
     for fd in space_fds:
         drain_eventfd(fd)
-    links.remove_dead({fd for fd in pidfds if wait([fd], 0)})
+    links.remove_dead()

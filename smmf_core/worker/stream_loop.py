@@ -70,7 +70,7 @@ class StreamLoop:
         if fd in self._links.pidfds:
             asyncio.get_running_loop().remove_reader(fd)
             self._watched.discard(fd)
-            self._links.remove_dead({fd})
+            self._links.remove_dead()
             self._watch()
         self._turn()
 
@@ -93,8 +93,10 @@ class StreamLoop:
             async for output in self._engine.generate(sequence):
                 self._control.steps += 1
                 self._deliver(output)
-        except Exception as error:  # this sequence is lost, the others go on
-            self._deliver(Output(sequence, 0, error=error))
+            error: Exception = RuntimeError("it stopped without an end")  # unless it has ended
+        except Exception as raised:  # this sequence is lost, the others go on
+            error = raised
+        self._deliver(Output(sequence, 0, error=error))
 
     def _deliver(self, output: Output) -> None:
         self._core.on_outputs([output])

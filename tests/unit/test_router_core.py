@@ -59,7 +59,8 @@ class Sink:
 class Rig:
     def __init__(self, workers: int = 1, slots: int = 1, **limits: int) -> None:
         self.effects = Effects()
-        self.core = RouterCore(self.effects, Timeouts(queue_s=10, load_wait_s=5))
+        timeouts = Timeouts(queue_s=10, load_wait_s=5)
+        self.core = RouterCore(self.effects, timeouts, limits.get("max_open", 0))
         self.slots = slots
         self.limits = limits
         self.incarnations = dict.fromkeys(range(workers), 1)
@@ -386,3 +387,15 @@ def test_a_successor_that_speaks_before_the_death_is_seen_waits() -> None:
     assert rig.core.fleet.workers[0].incarnation == 2
     rig.core.turn(1.0)
     assert rig.effects.submits() == [request.key, request.key]
+
+
+def test_the_routers_own_limit_counts_what_runs_too() -> None:
+    rig = Rig(slots=4, max_open=2)
+    rig.submit()
+    running = rig.submit()
+    rig.core.turn(0.0)
+    with pytest.raises(ApiError) as refused:
+        rig.submit()
+    assert refused.value.code == "queue_full"
+    rig.core.on_finish(running.key, m.Usage(1, 1), 1.0)
+    rig.submit()

@@ -29,7 +29,7 @@ _draw_seed = partial(random.getrandbits, 63)
 
 
 class Parsed(msgspec.Struct, gc=False):
-    """One valid request. The Router fills `submit.key`, `attempt`, `request_id`, `deadline_s`."""
+    """One valid request. The Router fills `submit.key`, `attempt`, `request_id`."""
 
     model: str  # as the client named it
     submit: Submit
