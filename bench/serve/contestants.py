@@ -79,6 +79,7 @@ class Smmf(Contestant):
         command = [sys.executable, "-m", "smmf_core.cli.main", "serve", *targets, *ports, *flags]
         super().__init__(command, port, {"XDG_RUNTIME_DIR": str(self.folder)})
         self.wait(lambda: get(self.url, "/ready")[0] == 200)
+        self.processes()  # answers once the admin API has been imported: a cost of the start
 
     def processes(self) -> list[dict[str, Any]]:
         url = f"http://127.0.0.1:{self.admin_port}"
@@ -110,11 +111,11 @@ class SendLoop(Contestant):
 
 
 class FastApi(Contestant):
-    """The Python floor."""
+    """The Python floor: typed as its documentation has it, or bare."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, *flags: str) -> None:
         port = free_port()
-        command = [sys.executable, str(FLOOR / "fastapi_echo.py"), str(port), str(tokens)]
+        command = [sys.executable, str(FLOOR / "fastapi_echo.py"), str(port), str(tokens), *flags]
         super().__init__(command, port, {})
         self.wait(lambda: _listens(port))
 

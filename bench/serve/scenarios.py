@@ -126,23 +126,37 @@ def stream_paced_8() -> Figures:
 
 def unary() -> Figures:
     """Not streaming, 16 clients: CPU per request, against single-process FastAPI."""
-    results: dict[str, tuple[float, list[Outcome], float]] = {}
     total = 6000
-    for name, contestant in (("smmf", Smmf({"echo": echo(tokens=16)})), ("fastapi", FastApi(16))):
+    costs: dict[str, float] = {}
+    failed: dict[str, int] = {}
+    rate = 0.0
+    starts: dict[str, Callable[[], Contestant]] = {
+        "smmf": lambda: Smmf({"echo": echo(tokens=16)}),
+        "fastapi": lambda: FastApi(16),
+        "bare": lambda: FastApi(16, "bare"),
+    }
+    for name, start_one in starts.items():
+        contestant = start_one()
         try:
             request = chat(contestant, 16, False)
-            measure(contestant, closed(contestant, request, False, 16, 500))
-            results[name] = measure(contestant, closed(contestant, request, False, 16, total))
+            measure(contestant, closed(contestant, request, False, 16, 2000))
+            cpu_s, outcomes, wall_s = measure(
+                contestant, closed(contestant, request, False, 16, total)
+            )
         finally:
             contestant.stop()
-    (cpu_s, outcomes, wall_s), (floor_s, floor_outcomes, _) = results["smmf"], results["fastapi"]
+        costs[name] = 1e6 * cpu_s / total
+        failed |= errors(outcomes)
+        rate = rate or total / wall_s
     return {
         "clients": 16,
-        "errors": errors(outcomes) | errors(floor_outcomes),
-        "cpu_us_per_request": 1e6 * cpu_s / total,
-        "floor_us_per_request": 1e6 * floor_s / total,
-        "ratio": cpu_s / floor_s,
-        "requests_per_s": total / wall_s,
+        "errors": failed,
+        "cpu_us_per_request": costs["smmf"],
+        "floor_us_per_request": costs["fastapi"],
+        "bare_us_per_request": costs["bare"],
+        "ratio": costs["smmf"] / costs["fastapi"],
+        "bare_ratio": costs["smmf"] / costs["bare"],
+        "requests_per_s": rate,
     }
 
 

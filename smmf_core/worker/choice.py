@@ -46,6 +46,7 @@ class ChoiceState:
         "_stop_ids",
         "_text",
         "_unsent",
+        "_whole",
         "reason",
         "sequence",
         "stream",
@@ -67,13 +68,22 @@ class ChoiceState:
         self._parts: list[str] = []
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] | None = [] if params.logprobs is not None else None
-        self._is_plain = self.stream and self._logprobs is None and not params.stop
+        is_simple = self._logprobs is None and not params.stop
+        self._is_plain = self.stream and is_simple
+        is_whole = is_simple and not self.stream and not submit.emitted_ids
+        self._whole: bytearray | None = bytearray() if is_whole else None
         self._unsent: list[TokenLogprob] = []  # logprobs of tokens whose text is held back
 
     def push(self, token: int, logprobs: Logprobs | None, ended: bool, out: list[Record]) -> None:
         """Take the next token; append the records it causes. Sets `reason` when it was the last."""
         self.tokens += 1
         is_end = token in self._stop_ids
+        if self._whole is not None:  # nobody sees it before its end: no need to look at it
+            if not is_end:
+                self._whole += self._bytes_of(token)
+            self._ids.append(token)
+            self._end_if_due(is_end or ended, out)
+            return
         piece = b"" if is_end else self._bytes_of(token)
         if self._is_plain and piece.isascii() and not self._text.holds:
             # the hot path: nothing is held back, nothing to match
@@ -111,7 +121,10 @@ class ChoiceState:
     def result(self) -> Choice:
         """The finished choice of an aggregated answer."""
         assert self.reason is not None
-        return Choice("".join(self._parts), self._ids, self.reason, self._logprobs)
+        text = "".join(self._parts)
+        if self._whole is not None:
+            text += self._whole.decode("utf-8", "replace")
+        return Choice(text, self._ids, self.reason, self._logprobs)
 
     def _end_if_due(self, is_end: bool, out: list[Record]) -> None:
         """Rules, in this order: 1 a stop string or stop token; 2 the length."""
