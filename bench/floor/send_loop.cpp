@@ -3,8 +3,8 @@
 // It reads a request from each connection, then sends the recorded chunks, one send() per chunk and
 // connection, all connections in turn: one step. No parsing, no framing, no second process. A step
 // may be paced. Usage: send_loop PORT CHUNKS_FILE CONNECTIONS STEP_US
-// CHUNKS_FILE: for every chunk a little-endian u32 length and its bytes. Serves rounds of CONNECTIONS
-// requests until its standard input closes.
+// CHUNKS_FILE: for every chunk a little-endian u32 length and its bytes. Serves rounds of
+// CONNECTIONS requests until its standard input closes.
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -1,7 +1,8 @@
 // Which waiting requests enter the engine's next step.
 //
 // Owns the waiting list, the size of the batch and the window of static batching; must not know
-// what a request says or what the engine does, and reads no clock: time is a parameter. Not thread-safe.
+// what a request says or what the engine does, and reads no clock: time is a parameter. Not
+// thread-safe.
 //
 // next() is called once before each step. In order of priority, then arrival, the head joins while
 //   1. its sequences fit into what the batch has left of max_batch_size (a request wider than the

@@ -13,7 +13,7 @@ namespace smmf {
 
 constexpr size_t kNotInHeap = static_cast<size_t>(-1);
 
-template <class Key, class Node, size_t Node::*Place>
+template <class Key, class Node, size_t Node::* Place>
 class IndexedHeap {
  public:
   bool empty() const { return entries_.empty(); }
