@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -236,8 +239,11 @@ def _start_once() -> float:
     port, admin_port = free_port(), free_port()
     command = [sys.executable, "-m", "smmf_core.cli.main", "serve", "--name", f"bench-{port}"]
     command += ["--port", str(port), "--admin-port", str(admin_port)]
+    folder = tempfile.mkdtemp(prefix="smmf-bench-")
+    environment = {**os.environ, "XDG_RUNTIME_DIR": folder}
+    quiet = subprocess.DEVNULL
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         while get(url, "/health")[0] != 200:
@@ -253,6 +259,7 @@ def _start_once() -> float:
     finally:
         process.terminate()
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def memory() -> Figures:

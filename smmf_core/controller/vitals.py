@@ -16,7 +16,7 @@ def dump(core: ControllerCore) -> bytes:
     """As a Router's own dump, to be added to it."""
     metrics = Metrics()
     names = {model.index: model.name for model in core.registry}
-    restarts: Counter[str] = Counter()
+    restarts: Counter[str] = Counter()  # a model without any shows as 0
     for child in core.workers():
         name = names.get(child.model)
         if name is None:
@@ -24,5 +24,5 @@ def dump(core: ControllerCore) -> bytes:
         restarts[name] += child.total_restarts
         if child.pid:
             metrics.gauges.instance_memory[child.name] = (name, memory_bytes(child.pid))
-    metrics.gauges.restarts = {name: count for name, count in restarts.items() if count}
+    metrics.gauges.restarts = dict(restarts)
     return metrics.dump()

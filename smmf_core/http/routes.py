@@ -188,10 +188,11 @@ class Routes:
         """Decode, check, queue. Everything that is wrong with the request is said here."""
         self._check_media_type(request)
         gateway, core = self._gateway, self._gateway.core
-        decoded = openai.parse(dialect, request.body)
-        model = core.fleet.find(decoded.model)
-        metrics = gateway.metrics.model(model.name)
+        metrics = gateway.metrics.model("")  # until it is known which
         try:
+            decoded = openai.parse(dialect, request.body)
+            model = core.fleet.find(decoded.model)
+            metrics = gateway.metrics.model(model.name)
             if (unavailable := core.fleet.unavailable(model)) is not None:
                 raise unavailable
             parsed = openai.finish(decoded, model.entry.defaults)

@@ -162,6 +162,7 @@ class Answer:
         """A real status while nothing was sent, else one error event and the end."""
         request = self.request
         self._count(error.status, None)
+        self._count_partial()
         if self._parsed.stream and request is not None and self._table.emitted(request.key)[0]:
             self._table.append(request.key, self._renderer.error_event(error), True)
             self.ending = self.close_after = True
@@ -216,6 +217,7 @@ class Answer:
         self.done = True
         self._metrics.cancelled[reason] += 1
         self._metrics.requests[self._route, 499] += 1
+        self._count_partial()
         if self.request is not None:
             self._table.close(self.request.key)
 
@@ -224,6 +226,12 @@ class Answer:
             return None
         self._completion[choice] += count
         return Usage(self.prompt_tokens, sum(self._completion))
+
+    def _count_partial(self) -> None:
+        """Tokens of an answer that did not come to its end were read and generated all the same."""
+        if self.request is not None:
+            self._metrics.prompt_tokens += self.prompt_tokens
+            self._metrics.generation_tokens += self._table.emitted(self.key)[1]
 
     def _count(self, status: int, usage: Usage | None) -> None:
         metrics = self._metrics

@@ -150,3 +150,23 @@ def counts(pid: int) -> tuple[int, int]:
     """(open descriptors, resident bytes)"""
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return len(os.listdir(f"/proc/{pid}/fd")), resident * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_tokens_and_refusals_are_counted(server: Server) -> None:
+    """Also those of answers that did not come to their end, and of requests without a model."""
+
+    def count(name: str) -> float:
+        return server.metrics().get(name, 0.0)
+
+    generated = 'smmf_generation_tokens_total{model="echo"}'
+    refused = 'smmf_requests_total{code="400",model="",route="chat"}'
+    before = count(generated), count(refused)
+    connection, got = stream(server, smmf_echo={"tokens": 1000, "step_ms": 5})
+    connection.close()
+    seen = got.count(b'"delta":{"content":')
+    until = time.monotonic() + 20
+    while count(generated) < before[0] + seen and time.monotonic() < until:
+        time.sleep(0.05)
+    assert before[0] + seen <= count(generated) < before[0] + 1000
+    assert server.request("POST", "/v1/chat/completions", b"{")[0] == 400
+    assert count(refused) == before[1] + 1
