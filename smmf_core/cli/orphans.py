@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smmf_core.controller.process import start_time
+
 POLL_S = 0.05
-_START_TIME = 19  # field 22 of /proc/PID/stat, counted behind the command's name (proc(5))
 
 
 def end(folder: Path, force: bool, limit_s: float) -> int:
@@ -41,16 +42,6 @@ def end(folder: Path, force: bool, limit_s: float) -> int:
         for fd in pidfds:
             os.close(fd)
     return len(pidfds)
-
-
-def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[_START_TIME])
 
 
 def controller_start(pid: int) -> int | None:

@@ -4,15 +4,8 @@
 #include <random>
 #include <vector>
 
+#include "check.hpp"
 #include "smmf/batcher.hpp"
-
-#define CHECK(condition)                                          \
-  do {                                                            \
-    if (!(condition)) {                                           \
-      std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      return false;                                               \
-    }                                                             \
-  } while (0)
 
 namespace {
 

@@ -7,15 +7,8 @@
 #include <set>
 #include <vector>
 
+#include "check.hpp"
 #include "smmf/scheduler.hpp"
-
-#define CHECK(condition)                                          \
-  do {                                                            \
-    if (!(condition)) {                                           \
-      std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      return false;                                               \
-    }                                                             \
-  } while (0)
 
 namespace {
 

@@ -24,6 +24,7 @@ from smmf_core.cli import orphans, stop
 from smmf_core.cli.http import Endpoint
 from smmf_core.cli.main import VERBS, main
 from smmf_core.cli.table import cell, size, table
+from smmf_core.controller.process import start_time
 
 MINIMAL = '[model]\nname = "m"\nbackend = "echo"\n'
 Capture = pytest.CaptureFixture[str]
@@ -314,7 +315,7 @@ def _write_children(folder: Path, pid: int, starttime: int | None) -> None:
 def test_orphans_are_ended_when_they_are_verified(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
-    _write_children(tmp_path, sleeper.pid, orphans.start_time(sleeper.pid))
+    _write_children(tmp_path, sleeper.pid, start_time(sleeper.pid))
     assert orphans.end(tmp_path, force=True, limit_s=30) == 1
     assert sleeper.wait(timeout=30) == -signal.SIGKILL
 
@@ -374,8 +375,7 @@ def test_a_living_controller_ends_its_children_itself(
         controller.stdout.readline()
         pids = {"worker": sleeper.pid, "controller": controller.pid}
         rows = [
-            {"role": role, "pid": pid, "starttime": orphans.start_time(pid)}
-            for role, pid in pids.items()
+            {"role": role, "pid": pid, "starttime": start_time(pid)} for role, pid in pids.items()
         ]
         (tmp_path / "children.json").write_text(json.dumps(rows))
         assert orphans.end(tmp_path, force=False, limit_s=30) == 2
