@@ -74,6 +74,7 @@ class Submit(Message):
     priority: int = 0
     echo: dict[str, Any] | None = None  # the echo engine's settings of this request
     emitted_ids: list[list[int]] | None = None  # per choice: tokens already sent by a lost Worker
+    adapter: str = ""  # LoRA adapter: the model was asked for as `base:adapter`
 
 
 class Cancel(Message):
@@ -164,6 +165,7 @@ class ModelEntry(Message):
     max_queue_tokens: int
     defaults: dict[str, Any]  # [inference]
     capabilities: list[str]
+    adapters: list[str] = []  # asked for as `name:adapter`
 
 
 class WorkerEntry(Message):
@@ -218,6 +220,12 @@ class Detach(Message):
     epoch: int
 
 
+class Adapters(Message):
+    """Controller -> Worker: the whole wanted set of LoRA adapters, name -> path."""
+
+    wanted: dict[str, str]
+
+
 class PeerMetrics(Message):
     """Controller -> Router: the other Routers' metrics, so that any one answers for all."""
 
@@ -260,6 +268,10 @@ class WorkerReport(Message):
     waiting: int
     steps: int
     tokens: int
+    device: str = ""
+    adapters: list[str] = []  # loaded LoRA adapters
+    adapter_error: str = ""  # why the last change of them failed
+    metrics: dict[str, float] = {}  # the engine's own
 
 
 class RouterReport(Message):
@@ -280,7 +292,7 @@ class WorkerLost(Message):
     reason: str
 
 
-ToChild = Welcome | Registry | Attach | Detach | PeerMetrics | Drain
+ToChild = Welcome | Registry | Attach | Detach | Adapters | PeerMetrics | Drain
 FromChild = Hello | WorkerReport | RouterReport | WorkerLost
 
 encode = msgspec.msgpack.Encoder().encode

@@ -38,6 +38,7 @@ class Gauges(msgspec.Struct):
     instance_up: dict[str, tuple[str, int]] = {}  # instance -> (model, 0 or 1)
     instance_memory: dict[str, tuple[str, int]] = {}  # bytes
     restarts: dict[str, int] = {}  # model -> count
+    engine: dict[str, tuple[str, dict[str, float]]] = {}  # instance -> (model, its own figures)
     ring_full: int = 0
     late_records: int = 0
     connections: int = 0
@@ -91,6 +92,7 @@ class Metrics:
         self.gauges.instance_up |= dump.gauges.instance_up
         self.gauges.instance_memory |= dump.gauges.instance_memory
         self.gauges.restarts |= dump.gauges.restarts
+        self.gauges.engine |= dump.gauges.engine
         self.gauges.connections += dump.gauges.connections
         self.gauges.bad_requests += dump.gauges.bad_requests
         self.gauges.late_records += dump.gauges.late_records

@@ -22,6 +22,8 @@ class Model:
     created: int  # Unix time
     context_length: int = 0  # known once a replica has loaded it
     capabilities: list[str] = field(default_factory=list)
+    adapters: list[str] = field(default_factory=list)  # those that every ready replica has
+    wanted_adapters: dict[str, str] | None = None  # name -> path; None: as the file has it
 
     @property
     def name(self) -> str:
@@ -45,6 +47,7 @@ class Model:
             max_queue_tokens=limits.max_queue_tokens,
             defaults=self.config.inference,
             capabilities=self.capabilities,
+            adapters=self.adapters,
         )
 
 

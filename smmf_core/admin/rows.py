@@ -12,7 +12,7 @@ from smmf_core import __version__
 from smmf_core.controller.process import memory_bytes
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.lifecycle import READY, Child
-from smmf_core.messages import RouterReport
+from smmf_core.messages import RouterReport, WorkerReport
 from smmf_core.registry import Model
 
 Row = dict[str, Any]
@@ -62,6 +62,7 @@ def model_details(shell: ControllerShell, model: Model) -> Row:
         "context_length": model.context_length,
         "path": config.model.path,
         "device": config.deployment.device,
+        "adapters": model.adapters,
         "max_concurrency": config.deployment.max_concurrency,
         "strategy": config.routing.strategy,
         "queue": _waiting(shell, model.index),
@@ -91,7 +92,7 @@ def instance_row(shell: ControllerShell, child: Child) -> Row:
         "model": model.name if model is not None else "",
         "state": child.state,
         "backend": model.config.model.backend if model is not None else "",
-        "device": model.config.deployment.device if model is not None else "",
+        "device": _device(child, model),
         "pid": child.pid,
         "mem": memory_bytes(child.pid) if child.pid else 0,
         "in_flight": _in_flight(shell, child),
@@ -100,6 +101,13 @@ def instance_row(shell: ControllerShell, child: Child) -> Row:
         "until": None,
         "reason": child.reason,
     }
+
+
+def _device(child: Child, model: Model | None) -> str:
+    """Where the engine says that it computes; until it has loaded, where it was told to."""
+    if isinstance(child.report, WorkerReport) and child.report.device:
+        return child.report.device
+    return model.config.deployment.device if model is not None else ""
 
 
 def _process_row(name: str, role: str, state: str, pid: int, shell: ControllerShell) -> Row:

@@ -7,6 +7,7 @@ an error unless its value changes nothing: to ignore it would silently change be
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,29 +97,44 @@ def _fit(config: ModelConfig, available: int) -> str:
 
 
 def need_bytes(config: ModelConfig) -> int:
-    """Of all replicas: `memory_gib` where given, else the weights as float32 (what the reference
-    backend computes in). The KV cache comes on top, by use."""
+    """Of all replicas: `memory_gib` where given, else the weights in the number format that the
+    backend computes in. The KV cache comes on top, by use."""
     replicas = config.deployment.replicas
     if config.deployment.memory_gib:
         return int(config.deployment.memory_gib * GIB) * replicas
-    if config.model.backend != "reference":
+    path = Path(config.model.path)
+    if not config.model.path or not path.exists():
         return 0
-    return weight_bytes(Path(config.model.path)) * replicas
+    if path.is_file():
+        return path.stat().st_size * replicas
+    return weight_bytes(path, _bytes_per_weight(config)) * replicas
 
 
-def weight_bytes(folder: Path) -> int:
-    """Memory of a folder's safetensors once widened to float32."""
+def _bytes_per_weight(config: ModelConfig) -> float:
+    """0: as stored."""
+    options = config.optimization
+    if options.load_in_4bit:
+        return 0.5
+    if options.load_in_8bit:
+        return 1
+    if config.model.backend == "reference" or options.dtype == "float32":
+        return 4
+    return 0 if options.dtype == "auto" else 2
+
+
+def weight_bytes(folder: Path, bytes_per_weight: float) -> int:
+    """Memory of a folder's model files: safetensors by their weights (0: as stored), else GGUF."""
     from safetensors import safe_open
 
-    total = 0
-    for file in folder.glob("*.safetensors"):
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or not bytes_per_weight:
+        return sum(file.stat().st_size for file in files or folder.glob("*.gguf"))
+    weights = 0
+    for file in files:
         with safe_open(file, framework="numpy") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a dict)
-                count = 4
-                for length in tensors.get_slice(name).get_shape():
-                    count *= length
-                total += count
-    return total
+                weights += math.prod(tensors.get_slice(name).get_shape())
+    return int(weights * bytes_per_weight)
 
 
 def available_bytes() -> int:

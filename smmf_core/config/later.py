@@ -26,18 +26,10 @@ KEYS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("deployment", "max_replicas"): (),
     ("deployment", "gpus"): (0,),
     ("deployment", "keep_alive"): ("-1", -1),
-    ("optimization", "load_in_8bit"): (False,),
-    ("optimization", "load_in_4bit"): (False,),
-    ("optimization", "quantization"): ("",),
-    ("optimization", "attention"): ("", "sdpa"),
     ("routing", "fallback"): ([],),
 }
 
 VALUES: dict[tuple[str, str], frozenset[str]] = {
-    ("model", "backend"): frozenset({"transformers", "vllm", "llama_cpp", "mlx"}),
-    ("model", "task"): frozenset({"embed", "rerank"}),
-    ("deployment", "device"): frozenset({"cuda", "mps", "cuda:0"}),
     ("deployment", "environment"): frozenset({"ray", "kubernetes"}),
-    ("optimization", "dtype"): frozenset({"bfloat16", "float16"}),
     ("routing", "strategy"): frozenset({"power_of_two", "latency", "prefix", "session", "random"}),
 }

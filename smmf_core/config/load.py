@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import gettempdir
@@ -16,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from smmf_core.config import later
 from smmf_core.config.parse import is_server_text, parse_model, parse_server
 from smmf_core.config.problems import ConfigProblems, Problem, key_in_words
 from smmf_core.config.schema import Model, ModelConfig, Server, ServerConfig
 from smmf_core.errors import ConfigError
+from smmf_core.plugins import backend_names
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _GLOB = "*?["
@@ -98,6 +99,7 @@ def load_models(targets: list[str], flags: ModelFlags | None = None) -> list[Mod
     2. a `.toml` file: that model
     3. a folder with `config.json`: a Hugging Face model, named like the folder
     4. another folder: its `local-*.toml`, sorted
+    5. a `.gguf` file
     Without targets: the demo model. Raises ConfigError naming what is wrong with each.
     """
     flags = flags or ModelFlags()
@@ -125,8 +127,15 @@ def load_model(path: str | Path) -> ModelConfig:
         raise _wrong(str(path), "this configures the server: give it with --config")
     config = parse_model(text, str(path), os.environ, _secrets(file))
     if config.model.path:
-        config.model.path = str((file.parent / Path(config.model.path).expanduser()).resolve())
+        config.model.path = _beside(file, config.model.path)
+    adapters = config.engine.get("adapters")
+    if isinstance(adapters, dict):
+        config.engine["adapters"] = {n: _beside(file, str(p)) for n, p in adapters.items()}
     return config
+
+
+def _beside(file: Path, path: str) -> str:
+    return str((file.parent / Path(path).expanduser()).resolve())
 
 
 def _load_target(target: str, flags: ModelFlags) -> list[ModelConfig]:
@@ -139,11 +148,11 @@ def _load_target(target: str, flags: ModelFlags) -> list[ModelConfig]:
             raise _wrong(target, "--backend and the like are for targets without a file")
         return [load_model(target)]
     if (path / "config.json").is_file():
-        return [_from_folder(path, flags)]
+        return [_from_path(path, path.resolve().name, _folder_backend(path), flags)]
     if path.is_dir():
         return _load_files(sorted(path.glob("local-*.toml")), target)
-    if target.endswith(".gguf"):
-        raise _wrong(target, "GGUF files need the llama_cpp backend: not in this release yet")
+    if target.endswith(".gguf") and path.is_file():
+        return [_from_path(path, path.stem, "llama_cpp", flags)]
     if path.exists() or target.startswith((".", "/", "~")):
         raise _wrong(target, "neither a .toml file nor a folder of a model or of .toml files")
     raise _wrong(target, "no such file or folder; models from a hub are not in this release yet")
@@ -164,15 +173,31 @@ def _load_files(files: list[Path], target: str) -> list[ModelConfig]:
     return models
 
 
-def _from_folder(path: Path, flags: ModelFlags) -> ModelConfig:
-    model = Model(name=path.resolve().name, backend="reference", path=str(path.resolve()))
+def _folder_backend(path: Path) -> str:
+    """transformers where it is installed; without it, `reference` for what that can run."""
+    if find_spec("transformers") is None and _architecture(path).startswith("llama"):
+        return "reference"
+    return "transformers"
+
+
+def _architecture(folder: Path) -> str:
+    """The first that `config.json` names, in lower case. Raises OSError, ValueError."""
+    found = json.loads((folder / "config.json").read_text("utf-8"))
+    names = found.get("architectures") or [found.get("model_type")]
+    return str(names[0]).lower()
+
+
+def _from_path(path: Path, name: str, backend: str, flags: ModelFlags) -> ModelConfig:
+    """A target without a file, named like its path."""
+    model = Model(name=name, backend=backend, path=str(path.resolve()))
     return _with_flags(ModelConfig(model=model, source=str(path)), flags)
 
 
 def _with_flags(config: ModelConfig, flags: ModelFlags) -> ModelConfig:
     """Flags are checked as the file's own values are."""
-    if flags.backend in later.VALUES[("model", "backend")]:
-        raise _wrong("--backend", f"'{flags.backend}' is {later.MESSAGE}")
+    if flags.backend is not None and flags.backend not in backend_names():
+        choices = ", ".join(backend_names())
+        raise _wrong("--backend", f"'{flags.backend}' is not one of {choices}")
     built = msgspec.to_builtins(config)
     if flags.backend is not None and flags.backend != config.model.backend:
         built["model"]["backend"] = flags.backend
@@ -181,7 +206,8 @@ def _with_flags(config: ModelConfig, flags: ModelFlags) -> ModelConfig:
         built["model"]["name"], *aliases = flags.served_model_name
         built["model"]["aliases"] = aliases
     if flags.max_model_len is not None:
-        built["engine"]["max_model_len"] = flags.max_model_len
+        key = "n_ctx" if built["model"]["backend"] == "llama_cpp" else "max_model_len"
+        built["engine"][key] = flags.max_model_len
     if flags.replicas is not None:
         built["deployment"]["replicas"] = flags.replicas
     try:
@@ -194,16 +220,16 @@ def _folder_problem(config: ModelConfig) -> Problem | None:
     """The reference backend reads Llama-family folders only."""
     if config.model.backend != "reference":
         return None
-    file = Path(config.model.path) / "config.json"
+    folder = Path(config.model.path)
     try:
-        found = json.loads(file.read_text("utf-8"))
-        names = found.get("architectures") or [found.get("model_type")]
-    except (OSError, ValueError, AttributeError) as error:
-        return Problem(config.source, 0, "[model] path", "file", f"cannot read {file}: {error}")
-    if any(str(name).lower().startswith("llama") for name in names):
+        architecture = _architecture(folder)
+    except (OSError, ValueError, AttributeError, IndexError) as error:
+        text = f"cannot read {folder / 'config.json'}: {error}"
+        return Problem(config.source, 0, "[model] path", "file", text)
+    if architecture.startswith("llama"):
         return None
-    message = f"{names[0]} needs a backend that this release does not have yet"
-    return Problem(config.source, 0, "[model] path", "later", message)
+    message = f"the reference backend cannot run {architecture}; the transformers backend may"
+    return Problem(config.source, 0, "[model] path", "value", message)
 
 
 def _clashes(models: list[ModelConfig]) -> list[Problem]:

@@ -15,15 +15,12 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from smmf_core.config import later
+from smmf_core.config.engine_options import engine_options
 from smmf_core.config.lines import Path, key_lines
 from smmf_core.config.problems import ConfigProblems, Problem, in_words, key_name, nearest
-from smmf_core.config.schema import (
-    ENGINE_OPTIONS,
-    InferenceDefaults,
-    ModelConfig,
-    Section,
-    ServerConfig,
-)
+from smmf_core.config.schema import InferenceDefaults, ModelConfig, ServerConfig
+from smmf_core.config.section import Section
+from smmf_core.plugins import BACKENDS, backend_names
 
 MODEL_ALIASES = {"model_name": "name", "model_type": "type", "model_path": "path"}
 _MODEL_SECTIONS = ("model", "deployment", "optimization", "engine", "inference", "routing")
@@ -116,13 +113,25 @@ def parse_model(text: str, name: str, env: Mapping[str, str], read: ReadFile) ->
         for field in msgspec.structs.fields(ModelConfig)
         if field.name in ("model", "deployment", "optimization", "routing")
     }
-    backend = str(file.section("model").get("backend"))
-    engine = file.section("engine")
-    if backend in ENGINE_OPTIONS:
-        engine = _read_table(file, "engine", engine, ENGINE_OPTIONS[backend])
+    engine = _read_engine(file, file.section("model"))
     inference = _read_table(file, "inference", file.section("inference"), InferenceDefaults)
     file.finish()
     return ModelConfig(engine=engine, inference=inference, source=name, **sections)
+
+
+def _read_engine(file: _File, model: dict[str, Any]) -> dict[str, Any]:
+    """`[engine]`, checked where the backend's keys are known here."""
+    backend, engine = model.get("backend"), file.section("engine")
+    if not isinstance(backend, str):
+        return engine
+    if backend not in BACKENDS and backend not in backend_names():
+        choices = ", ".join(f"'{name}'" for name in backend_names())
+        hint = nearest(backend, backend_names())
+        message = f"'{backend}' is not one of {choices}{hint}"
+        file.problem(("model", "backend"), "value", message)
+        return engine
+    options = engine_options(backend, str(model.get("task", "generate")))
+    return engine if options is None else _read_table(file, "engine", engine, options)
 
 
 def is_server_text(text: str) -> bool:

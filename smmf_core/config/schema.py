@@ -10,17 +10,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]  # 0: any free one
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Limit = Annotated[int, msgspec.Meta(ge=0)]  # 0: no limit
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
-
-
-class Section(msgspec.Struct, forbid_unknown_fields=True):
-    """Base of all sections: travels as msgpack between our own processes."""
+from smmf_core.config.section import (
+    Count,
+    FileName,
+    Limit,
+    Port,
+    Positive,
+    Seconds,
+    Section,
+    Text,
+)
 
 
 class Server(Section):
@@ -83,18 +82,21 @@ class Model(Section):
     """`[model]`: what clients call it and where it is."""
 
     name: Text
-    backend: Literal["echo", "reference"]
+    backend: Text  # a built-in one or a plug-in's (plugins.backend_names)
     type: str = ""
     path: str = ""
-    task: Literal["generate"] = "generate"
+    task: Literal["generate", "embed", "rerank"] = "generate"
     aliases: list[Text] = []
+
+
+Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 
 
 class Deployment(Section):
     """`[deployment]`: how many, where, how much at once."""
 
     replicas: Limit = 1
-    device: Literal["cpu"] = "cpu"
+    device: Device = "auto"  # the engine's own choice
     environment: Literal["process"] = "process"
     python: str = ""  # the worker's interpreter; "": this one
     weight: Positive = 1.0
@@ -104,9 +106,13 @@ class Deployment(Section):
 
 
 class Optimization(Section):
-    """`[optimization]`: number format and batching."""
+    """`[optimization]`: number format, kernels and batching."""
 
-    dtype: Literal["auto", "float32"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+    quantization: str = ""  # "": what the checkpoint says
+    attention: str = ""  # "": the engine's own choice
     batching: Literal["continuous", "static"] = "continuous"
     max_batch_size: Count = 32
     max_batch_delay_ms: Seconds = 100.0  # the static window
@@ -131,24 +137,6 @@ class ModelConfig(Section):
     source: str = ""  # the file or folder it came from
 
 
-class EchoOptions(Section):
-    """`[engine]` of the echo backend."""
-
-    tokens: Count = 32
-    text: Literal["words", "echo"] = "words"
-    step_ms: Seconds = 0.0
-    prefill_ms: Seconds = 0.0
-    load_s: Seconds = 0.0
-    fail: Annotated[str, msgspec.Meta(pattern=r"^(|load|(crash|hang|error):\d+)$")] = ""
-    max_model_len: Count = 32_768
-
-
-class ReferenceOptions(Section):
-    """`[engine]` of the reference backend. `max_model_len` 0: what the model's config says."""
-
-    max_model_len: Limit = 0
-
-
 class InferenceDefaults(Section):
     """`[inference]`: values for requests that do not give them."""
 
@@ -165,9 +153,6 @@ class InferenceDefaults(Section):
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
-
-
-ENGINE_OPTIONS: dict[str, type[Section]] = {"echo": EchoOptions, "reference": ReferenceOptions}
 
 
 def spec_hash(config: ServerConfig | ModelConfig) -> str:

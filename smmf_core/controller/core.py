@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from smmf_core.config import ServerConfig
-from smmf_core.controller import rings
+from smmf_core.controller import adapters, rings
 from smmf_core.errors import ControlError
 from smmf_core.lifecycle import (
     DRAINING,
@@ -151,7 +151,13 @@ class ControllerCore:
         if model is not None and facts[0] and facts != (model.context_length, model.capabilities):
             model.context_length, model.capabilities = facts
             self._effects.publish()
+        was_ready = child.state == READY
         self._follow(child, report.state, report.reason, now)
+        if model is not None and child.state == READY:
+            if not was_ready:
+                adapters.on_ready(model, child, self._effects.send)
+            if adapters.gather(model, self.replicas(model)):
+                self._effects.publish()
 
     def on_router_report(self, child: Child, report: RouterReport, now: float) -> None:
         child.observe(report, now)

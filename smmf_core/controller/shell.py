@@ -153,10 +153,15 @@ class ControllerShell:
         """Once a second: what no descriptor tells of."""
         process.reap_strangers({p.pid for p in self.processes.values()})
         mine = vitals.dump(self.core)
-        routers = [c for c in self.core.routers() if isinstance(c.report, RouterReport)]
-        for router in routers:
-            others = [c.report.metrics for c in routers if c is not router]  # type: ignore[union-attr]
-            self.send(router, PeerMetrics([mine, *others]))
+        dumps = {
+            router.id: router.report.metrics
+            for router in self.core.routers()
+            if isinstance(router.report, RouterReport)
+        }
+        for router in self.core.routers():
+            if router.id in dumps:
+                others = [dumped for number, dumped in dumps.items() if number != router.id]
+                self.send(router, PeerMetrics([mine, *others]))
 
     @property
     def now(self) -> float:

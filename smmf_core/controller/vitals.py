@@ -9,6 +9,7 @@ from collections import Counter
 
 from smmf_core.controller.core import ControllerCore
 from smmf_core.controller.process import memory_bytes
+from smmf_core.messages import WorkerReport
 from smmf_core.metrics import Metrics
 
 
@@ -24,5 +25,7 @@ def dump(core: ControllerCore) -> bytes:
         restarts[name] += child.total_restarts
         if child.pid:
             metrics.gauges.instance_memory[child.name] = (name, memory_bytes(child.pid))
+        if isinstance(child.report, WorkerReport) and child.report.metrics:
+            metrics.gauges.engine[child.name] = (name, child.report.metrics)
     metrics.gauges.restarts = dict(restarts)
     return metrics.dump()

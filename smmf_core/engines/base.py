@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from smmf_core.messages import Sampling, Submit
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 Logprobs = tuple[float, list[tuple[int, float]]]
 """(logprob of the chosen token, the k best as (token, logprob), best first)"""
+
+
+class EngineDead(Exception):
+    """The engine cannot go on: the open requests fail, the Worker exits, another one is started."""
 
 
 class Tokenizer(Protocol):
@@ -42,6 +50,7 @@ class EngineSpec:
     supports_prefix: bool = True  # can go on from tokens that another replica produced
     capabilities: list[str] = field(default_factory=list)
     check: Callable[[Submit], None] = lambda submit: None  # ApiError for what it cannot run
+    device: str = "cpu"  # where it computes, as `smmf ps` shows it
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +70,7 @@ class Sequence:
     submit: Submit
     prompt_index: int = 0  # which of the request's prompts
     prompt_logprobs: int | None = None  # completions' echo + logprobs: k best for prompt tokens
+    cached_tokens: int = 0  # prompt tokens that the engine found computed; it sets them
     state: Any = None  # the engine's own
 
 
@@ -82,7 +92,12 @@ class Output:
 class StepEngine(Protocol):
     """A batcher-driven engine: the Worker's loop calls step(), requests join and leave between.
 
-    All calls come from one thread. `step` blocks for one forward pass at most.
+    All calls come from one thread. `step` blocks for one forward pass at most. Raising from `add`
+    fails those requests, from `step` all that are open; EngineDead ends the Worker.
+
+    An engine may have two more: `set_adapters(adapters)` takes the whole wanted set of LoRA
+    adapters (name -> path; raises OSError or ValueError in one sentence), and `metrics()` gives
+    figures of its own by name, reported once a second.
     """
 
     spec: EngineSpec
@@ -106,3 +121,47 @@ class StreamEngine(Protocol):
     async def load(self, progress: Callable[[float], None]) -> None: ...
     def generate(self, sequence: Sequence) -> AsyncIterator[Output]: ...
     async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class EmbedSpec:
+    """What is known of an embedding or rerank model once it is loaded."""
+
+    context_length: int  # tokens of one text or pair, with special tokens
+    vocab_size: int
+    dimensions: int = 1  # of a vector; 1: a score
+    is_matryoshka: bool = False  # the front of a vector is a vector too
+    matryoshka: list[int] = field(default_factory=list)  # the lengths that are; []: any
+    bucket_tokens: int = 16  # texts whose lengths differ by less share a step: padding is cheap
+    device: str = "cpu"
+    capabilities: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Text:
+    """One text, or one pair (query, document), as an EmbedEngine takes it."""
+
+    ids: list[int]  # with special tokens
+    second_at: int = 0  # where a pair's second part begins (token type 1); 0: no pair
+
+
+class EmbedEngine(Protocol):
+    """Vectors (task "embed") or scores (task "rerank") of texts. All calls come from one thread.
+
+    `tokenize` takes texts or token ids, which it gives the special tokens that they lack; with a
+    `query`, each is the document of a pair. `max_tokens` 0: nothing is cut (the Worker refuses what
+    is above the context); else a text, or the document of a pair, is cut to so many at its end, and
+    to what the context leaves room for. Raises ApiError for what it cannot take.
+    `encode` is one step: float32 [len(texts), dimensions], as the client gets them (pooled,
+    normalised; scores after their sigmoid); it pads. Raising costs the requests of this batch;
+    EngineDead ends the Worker. It may have `metrics()`, as a StepEngine.
+    """
+
+    spec: EmbedSpec
+
+    def load(self, progress: Callable[[float], None]) -> None: ...
+    def tokenize(
+        self, texts: list[str | list[int]], query: str | None, max_tokens: int
+    ) -> list[Text]: ...
+    def encode(self, texts: list[Text]) -> NDArray[np.float32]: ...
+    def close(self) -> None: ...

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from smmf_core.config import ModelConfig
-from smmf_core.config.schema import EchoOptions
+from smmf_core.config.engine_options import EchoOptions
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
 from smmf_core.engines.schema_example import example
 from smmf_core.errors import ApiError

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from smmf_core.config import ModelConfig
-from smmf_core.config.schema import ReferenceOptions
+from smmf_core.config.engine_options import ReferenceOptions
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
 from smmf_core.engines.llama_config import parse_config
 from smmf_core.engines.llama_load import load_weights

@@ -5,6 +5,7 @@ Imported at the first scrape, so that a Router that is never scraped does not pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
@@ -21,6 +22,7 @@ from smmf_core.metrics import Metrics, ModelMetrics
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 # Upper bounds in seconds; the native histograms are finer, these are what dashboards query.
+_NO_NAME = re.compile("[^a-zA-Z0-9_]+")  # what a metric's name may not hold
 _LATENCY_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300,
 )  # fmt: skip
@@ -114,7 +116,7 @@ def _gauges(metrics: Metrics) -> Iterator[Metric]:
     restarts = CounterMetricFamily("smmf_restarts", "Instances restarted.", labels=["model"])
     for model, count in gauges.restarts.items():
         restarts.add_metric([model], count)
-    yield from (running, waiting, up, memory, restarts)
+    yield from (running, waiting, up, memory, restarts, *_engines(gauges.engine))
     yield CounterMetricFamily("smmf_ring_full", "Times a ring was full.", gauges.ring_full)
     yield CounterMetricFamily(
         "smmf_late_records", "Records of requests that had ended.", gauges.late_records
@@ -123,3 +125,16 @@ def _gauges(metrics: Metrics) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "smmf_bad_requests", "Requests refused by the HTTP parser.", gauges.bad_requests
     )
+
+
+def _engines(engines: dict[str, tuple[str, dict[str, float]]]) -> Iterator[Metric]:
+    """What engines tell of themselves, as `smmf_engine_<their name>`."""
+    families: dict[str, GaugeMetricFamily] = {}
+    for instance, (model, figures) in engines.items():
+        for name, value in figures.items():
+            if name not in families:
+                shown = "smmf_engine_" + _NO_NAME.sub("_", name)
+                text = f"The engine's own {name}."
+                families[name] = GaugeMetricFamily(shown, text, labels=["model", "instance"])
+            families[name].add_metric([model, instance], value)
+    yield from families.values()

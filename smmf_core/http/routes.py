@@ -173,7 +173,7 @@ class Routes:
 
     def _model(self, request: Request, headers: Headers, tenant: int) -> None:
         name = request.path.partition("/models/")[2]
-        entry = self._gateway.core.fleet.find(name).entry
+        entry = self._gateway.core.fleet.find_adapter(name)[0].entry
         request.respond(200, [_JSON, *headers], openai.render_model(entry, name))
 
     # --- answers from a Worker ---
@@ -191,12 +191,13 @@ class Routes:
         metrics = gateway.metrics.model("")  # until it is known which
         try:
             decoded = openai.parse(dialect, request.body)
-            model = core.fleet.find(decoded.model)
+            model, adapter = core.fleet.find_adapter(decoded.model)
             metrics = gateway.metrics.model(model.name)
             if (unavailable := core.fleet.unavailable(model)) is not None:
                 raise unavailable
             parsed = openai.finish(decoded, model.entry.defaults)
             submit = parsed.submit
+            submit.adapter = adapter
             number = next(self._ids)
             submit.request_id = headers[0][1].decode()
             submit.priority = _integer(request, b"x-smmf-priority", parsed.priority)

@@ -45,6 +45,7 @@ class Fleet:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._names: dict[str, Model] = {}  # with aliases
+        self._adapters: dict[str, tuple[Model, str]] = {}  # "name:adapter"
         self.models: dict[int, Model] = {}
         self.workers: dict[int, Replica] = {}  # those that are up
         self._entries: dict[int, WorkerEntry] = {}
@@ -55,6 +56,10 @@ class Fleet:
         self._was_settled = False
 
     # --- models ---
+
+    def find_adapter(self, name: str) -> tuple[Model, str]:
+        """The model that a client named, and which of its adapters, if any ("")."""
+        return (self._adapters.get(name) if ":" in name else None) or (self.find(name), "")
 
     def find(self, name: str) -> Model:
         model = self._names.get(name)
@@ -101,6 +106,11 @@ class Fleet:
             self._scheduler.set_model(index, strategy, entry.max_queue, entry.max_queue_tokens)
         self._names = {name: m for m in self.models.values() for name in m.entry.aliases}
         self._names |= {m.name: m for m in self.models.values()}
+        self._adapters = {
+            f"{name}:{adapter}": (model, adapter)
+            for name, model in self._names.items()
+            for adapter in model.entry.adapters
+        }
         self._entries = {entry.worker: entry for entry in registry.workers}
         for worker in registry.workers:
             self._update_worker(worker)

@@ -81,7 +81,8 @@ def main() -> int:
     args = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _raise_descriptor_limit()
-    return uvloop.run(serve(args.run_dir, args.id, args.epoch))
+    code: int = uvloop.run(serve(args.run_dir, args.id, args.epoch))
+    return code
 
 
 if __name__ == "__main__":

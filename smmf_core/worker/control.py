@@ -6,6 +6,7 @@ Owns the Worker's state as the Controller sees it; must not run the engine.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from smmf_core import __version__
 from smmf_core.config import ModelConfig
 from smmf_core.messages import (
     PROTOCOL,
+    Adapters,
     Attach,
     Detach,
     Drain,
@@ -45,6 +47,10 @@ class WorkerControl:
         self._welcome = Welcome(PROTOCOL, b"")
         self._client = ControlClient(run_dir, self._hello)
         self._report_at = 0.0
+        self.adapters: list[str] = []
+        self._wanted_adapters: dict[str, str] | None = None  # to be applied between steps
+        self._adapter_error = ""
+        self.metrics: Callable[[], dict[str, float]] = dict
         self._early: list[tuple[Attach, list[int]]] = []  # Routers that came while loading
 
     @property
@@ -85,6 +91,21 @@ class WorkerControl:
             self.state = "draining"
             self._report_at = 0.0
 
+    def apply_adapters(self, engine: object) -> None:
+        """Have the engine load and unload what the Controller asked for; tell how it went."""
+        wanted, self._wanted_adapters = self._wanted_adapters, None
+        if wanted is None:
+            return
+        set_adapters = getattr(engine, "set_adapters", None)
+        try:
+            if set_adapters is None:
+                raise ValueError("This backend does not take adapters.")
+            set_adapters(wanted)
+            self.adapters, self._adapter_error = list(wanted), ""
+        except Exception as error:  # a file or a library: the former set stays
+            self._adapter_error = str(error) or type(error).__name__
+        self.report()
+
     def report(self) -> None:
         core = self.core
         self._client.send(
@@ -98,6 +119,10 @@ class WorkerControl:
                 waiting=core.batcher.waiting if core is not None else 0,
                 steps=self.steps,
                 tokens=core.tokens if core is not None else 0,
+                device=core.spec.device if core is not None else "",
+                adapters=self.adapters,
+                adapter_error=self._adapter_error,
+                metrics=self.metrics() if core is not None else {},
             )
         )
 
@@ -114,6 +139,8 @@ class WorkerControl:
             return
         elif isinstance(message, Detach):
             self._detach((message.router, message.epoch))
+        elif isinstance(message, Adapters):
+            self._wanted_adapters = message.wanted
         elif isinstance(message, Drain):
             self.drain(now + message.timeout_s)
         for fd in fds:

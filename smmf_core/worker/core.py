@@ -166,6 +166,13 @@ class WorkerCore:
         if request is not None:
             self._forget(request)
 
+    def fail_sequences(self, sequences: list[Sequence], error: Exception) -> None:
+        """The engine did not take them."""
+        for sequence in sequences:
+            found = self._choices.get(sequence.id)
+            if found is not None:
+                self.fail(found[0], error)
+
     def fail_all(self, error: Exception) -> None:
         """The engine itself failed."""
         for request in list(self._open.values()):
@@ -202,7 +209,8 @@ class WorkerCore:
             payload = encode(Result([choice.result() for choice in request.choices]))
             out.append((RESULT, submit.key, submit.attempt, 0, 0, payload))
         completion = sum(choice.tokens for choice in request.choices)
-        usage = (request.prompt_tokens, completion, 0, 0)
+        cached = min(sum(c.sequence.cached_tokens for c in request.choices), request.prompt_tokens)
+        usage = (request.prompt_tokens, completion, cached, 0)
         payload = b"".join(value.to_bytes(_U32, "little") for value in usage)
         out.append((FINISH, submit.key, submit.attempt, 0, 0, payload))
         self._close(request)

@@ -13,12 +13,12 @@ import os
 import signal
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from smmf_core.config import ModelConfig
-from smmf_core.engines.base import StepEngine, StreamEngine
+from smmf_core.engines.base import EngineDead, StepEngine, StreamEngine
+from smmf_core.plugins import load_backend
 from smmf_core.worker.control import WorkerControl
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from smmf_core.worker.core import WorkerCore
     from smmf_core.worker.links import Links
 
-ENGINES = {"echo": "smmf_core.engines.echo", "reference": "smmf_core.engines.reference"}
+_ONE_THREAD = ("echo", "reference")  # their results must not depend on the thread count
 _MAX_DRAIN_S = 30.0  # after SIGTERM; the Controller kills earlier if it wants
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -49,7 +49,11 @@ def main() -> int:
         print(f"cannot load {config.model.name}: {error!r}", file=sys.stderr)
         control.set_state("failed", str(error) or type(error).__name__)
         return 1
-    _serve(engine, config, control)
+    try:
+        _serve(engine, config, control)
+    except EngineDead as error:  # the Controller starts another one
+        print(f"{config.model.name}: the engine died: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -65,10 +69,11 @@ def _await_config(control: WorkerControl) -> ModelConfig | None:
 
 
 def _load(config: ModelConfig, control: WorkerControl) -> StepEngine | StreamEngine:
-    for name in _THREAD_VARIABLES:  # before numpy: results must not depend on the thread count
-        os.environ.setdefault(name, "1")
+    if config.model.backend in _ONE_THREAD:
+        for name in _THREAD_VARIABLES:  # before numpy
+            os.environ.setdefault(name, "1")
     print(f"loading {config.model.name} ({config.model.backend})", file=sys.stderr, flush=True)
-    engine: StepEngine | StreamEngine = import_module(ENGINES[config.model.backend]).create(config)
+    engine: StepEngine | StreamEngine = load_backend(config.model.backend)(config)
 
     def progress(done: float) -> None:
         control.progress = done
@@ -77,6 +82,10 @@ def _load(config: ModelConfig, control: WorkerControl) -> StepEngine | StreamEng
     loading = engine.load(progress)
     if loading is not None:
         asyncio.run(loading)
+    adapters = config.engine.get("adapters") or {}
+    if adapters and (set_adapters := getattr(engine, "set_adapters", None)) is not None:
+        set_adapters(adapters)
+        control.adapters = list(adapters)
     return engine
 
 
@@ -86,6 +95,7 @@ def _serve(engine: StepEngine | StreamEngine, config: ModelConfig, control: Work
 
     core = WorkerCore(engine.spec, _batcher(config))
     links = Links(core)
+    control.metrics = getattr(engine, "metrics", dict)
     gc.collect()
     gc.freeze()  # the model and the modules are for life
     control.loaded(core, links)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 
-from smmf_core.engines.base import StepEngine
+from smmf_core.engines.base import EngineDead, StepEngine
 from smmf_core.native._ring import drain_eventfd, wait
 from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.core import WorkerCore
@@ -19,12 +19,16 @@ _CONTROL_EVERY_S = 0.1  # a busy engine looks at its control socket this often
 
 
 def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerControl) -> None:
-    """Serve until the Controller (or its absence) says to end and all requests have ended."""
+    """Serve until the Controller (or its absence) says to end and all requests have ended.
+
+    Raises EngineDead, after all that was open has been told.
+    """
     control_at = 0.0
     while True:
         now = time.monotonic()
         if now >= control_at:
             control.turn(now)
+            control.apply_adapters(engine)
             links.remove_dead()
             control_at = now + _CONTROL_EVERY_S
         links.receive(now)  # after control: a new link's socket may have used up its signal
@@ -32,7 +36,12 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
         if control.drain_until is not None and (has_drained or now > control.drain_until):
             return
         _remove(engine, core)
-        _step(engine, core, control, now)
+        try:
+            _step(engine, core, control, now)
+        except EngineDead as error:
+            core.fail_all(error)
+            links.flush(control.steps)
+            raise
         _remove(engine, core)
         links.flush(control.steps)
         now = time.monotonic()
@@ -47,9 +56,16 @@ def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: flo
     try:
         if joined:
             engine.add(joined)
+    except EngineDead:
+        raise
+    except Exception as error:  # those requests are lost, the others go on
+        core.fail_sequences(joined, error)
+    try:
         if engine.ready_at(now) > now:
             return
         outputs = engine.step()
+    except EngineDead:
+        raise
     except Exception as error:  # the batch is lost, the Worker and its model are not
         core.fail_all(error)
         return

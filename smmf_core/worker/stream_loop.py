@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from smmf_core.engines.base import Output, Sequence, StreamEngine
+from smmf_core.engines.base import EngineDead, Output, Sequence, StreamEngine
 from smmf_core.native._ring import drain_eventfd
 from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.core import WorkerCore
@@ -30,8 +30,10 @@ class StreamLoop:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._watched: set[int] = set()
         self._flush_due = False
+        self._dead: EngineDead | None = None
 
     async def run(self) -> None:
+        """Raises EngineDead, after all that was open has been told."""
         while True:
             now = time.monotonic()
             attached = self._links.attached
@@ -39,7 +41,12 @@ class StreamLoop:
             if attached != self._links.attached:
                 self._unwatch()  # a descriptor's number may be another Router's now
             self._watch()
+            self._control.apply_adapters(self._engine)
             self._turn()
+            if self._dead is not None:
+                self._core.fail_all(self._dead)
+                self._links.flush(self._control.steps)
+                raise self._dead
             until = self._control.drain_until
             has_drained = not len(self._core) and self._links.is_idle
             if until is not None and (has_drained or now > until):
@@ -94,6 +101,8 @@ class StreamLoop:
                 self._control.steps += 1
                 self._deliver(output)
             error: Exception = RuntimeError("it stopped without an end")  # unless it has ended
+        except EngineDead as raised:
+            error = self._dead = raised
         except Exception as raised:  # this sequence is lost, the others go on
             error = raised
         self._deliver(Output(sequence, 0, error=error))

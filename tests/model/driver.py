@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from smmf_core.config.schema import ReferenceOptions
+from smmf_core.config.engine_options import ReferenceOptions
 from smmf_core.engines.base import Output, Sequence
 from smmf_core.engines.reference import ReferenceEngine
 from smmf_core.messages import Sampling, Submit

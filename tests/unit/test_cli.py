@@ -258,16 +258,29 @@ def test_check_as_json(tmp_path: Path, capsys: Capture) -> None:
     assert problem["kind"] == "unknown"
 
 
-def test_check_estimates_memory_as_float32(tmp_path: Path, capsys: Capture) -> None:
+def test_check_estimates_memory_as_the_backend_computes(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')
     save_file({"w": np.zeros((1024, 512), np.float16)}, folder / "model.safetensors")
-    assert main(["check", "--json", str(folder)]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["models"] == [{"name": "tiny", "memory_bytes": 4 * 1024 * 512}]
+    weights = 1024 * 512
+    wanted = {
+        "reference": ("", 4 * weights),
+        "transformers": ('dtype = "float32"', 4 * weights),
+        "mlx": ('dtype = "bfloat16"', 2 * weights),
+        "vllm": ("load_in_4bit = true", weights // 2),
+    }
+    for backend, (line, need) in wanted.items():
+        file = tmp_path / f"local-{backend}.toml"
+        file.write_text(
+            f'[model]\nname = "tiny"\nbackend = "{backend}"\npath = "tiny"\n'
+            f"[optimization]\n{line}\n"
+        )
+        assert main(["check", "--json", str(file)]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["models"] == [{"name": "tiny", "memory_bytes": need}]
     assert report["available_bytes"] > 0
-    assert main(["check", str(folder)]) == 0
+    assert main(["check", str(tmp_path / "local-reference.toml")]) == 0
     assert "2 MiB for 1 replica(s) fits" in capsys.readouterr().out
 
 

@@ -172,10 +172,7 @@ def test_what_is_wrong_with_a_model(text: str, message: str) -> None:
         '[deployment]\nkeep_alive = "5m"',
         "[deployment]\nmin_replicas = 0",
         "[deployment]\ngpus = 1",
-        '[deployment]\ndevice = "cuda:0"',
         '[deployment]\nenvironment = "ray"',
-        "[optimization]\nload_in_8bit = true",
-        '[optimization]\ndtype = "float16"',
         '[routing]\nfallback = ["b"]',
         '[routing]\nstrategy = "prefix"',
         '[proxy]\nprovider = "openai"',
@@ -209,8 +206,16 @@ def test_interpolated_strings_are_ordinary_ones() -> None:
     assert type(config.model.aliases[0]) is type(config.inference["stop"][0]) is str
 
 
-def test_backends_of_a_later_release_are_not_taken_for_misspellings() -> None:
-    assert "'vllm' is known, but" in only_problem('[model]\nname = "m"\nbackend = "vllm"\n')
+def test_an_unknown_backend_names_the_nearest() -> None:
+    problem = only_problem('[model]\nname = "m"\nbackend = "vlm"\n')
+    assert "'vlm' is not one of 'echo', 'reference', 'transformers'" in problem
+    assert "did you mean 'vllm'?" in problem
+
+
+def test_an_engines_own_names_pass_where_only_it_knows_them() -> None:
+    text = '[model]\nname = "m"\nbackend = "vllm"\n[engine]\ngpu_memory_utilization = 0.5\n'
+    config = parse_model(text, "m.toml", {}, lambda name: "")
+    assert config.engine == {"gpu_memory_utilization": 0.5}
 
 
 def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
@@ -263,7 +268,7 @@ def test_a_hugging_face_folder_is_a_model_named_like_it(tmp_path: Path) -> None:
     folder = hf_folder(tmp_path / "tiny")
     flags = ModelFlags(served_model_name=["a", "b"], max_model_len=64, replicas=2)
     (plain,) = load_models([str(folder)])
-    assert (plain.model.name, plain.model.backend) == ("tiny", "reference")
+    assert (plain.model.name, plain.model.backend) == ("tiny", "transformers")
     (flagged,) = load_models([str(folder)], flags)
     assert (flagged.model.name, flagged.model.aliases) == ("a", ["b"])
     assert (flagged.engine, flagged.deployment.replicas) == ({"max_model_len": 64}, 2)
@@ -277,9 +282,25 @@ def test_a_relative_model_path_lies_beside_its_file(tmp_path: Path) -> None:
     assert config.model.path == str(tmp_path / "tiny")
 
 
+def test_a_gguf_file_is_a_model_of_llama_cpp(tmp_path: Path) -> None:
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    (config,) = load_models([str(tmp_path / "small.gguf")], ModelFlags(max_model_len=64))
+    assert (config.model.name, config.model.backend) == ("small", "llama_cpp")
+    assert config.engine == {"n_ctx": 64}
+
+
+def test_adapters_lie_beside_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "local-a.toml"
+    file.write_text(
+        '[model]\nname = "t"\nbackend = "transformers"\n[engine.adapters]\npirate = "lora"\n'
+    )
+    (config,) = load_models([str(file)])
+    assert config.engine == {"adapters": {"pirate": str(tmp_path / "lora")}}
+
+
 def test_the_demo_model_takes_flags() -> None:
-    with pytest.raises(ConfigError, match="--backend: 'vllm' is known, but"):
-        load_models([], ModelFlags(backend="vllm"))
+    with pytest.raises(ConfigError, match="--backend: 'vlm' is not one of echo, reference"):
+        load_models([], ModelFlags(backend="vlm"))
     (config,) = load_models([], ModelFlags(backend="echo", replicas=3))
     assert (config.model.name, config.model.backend) == ("demo", "echo")
     assert (config.deployment.replicas, config.deployment.max_concurrency) == (3, 64)
@@ -288,13 +309,15 @@ def test_the_demo_model_takes_flags() -> None:
 def test_targets_that_cannot_be_served_are_named_together(tmp_path: Path) -> None:
     hf_folder(tmp_path / "qwen", "QwenForCausalLM")
     (tmp_path / "empty").mkdir()
-    targets = [str(tmp_path / "qwen"), str(tmp_path / "empty"), "x.gguf", "org/model", "./nope"]
+    file = tmp_path / "local-qwen.toml"
+    file.write_text('[model]\nname = "q"\nbackend = "reference"\npath = "qwen"\n')
+    targets = [str(file), str(tmp_path / "empty"), "x.gguf", "org/model", "./nope"]
     with pytest.raises(ConfigProblems) as caught:
         load_models([*targets, "nope.toml"])
     messages = [problem.message for problem in caught.value.problems]
     for message, part in zip(
         messages,
-        ["no model file", "llama_cpp", "hub", "neither", "no such file", "QwenForCausalLM needs"],
+        ["no model file", "no such file", "hub", "neither", "no such file", "cannot run qwen"],
         strict=True,
     ):
         assert part in message

@@ -24,6 +24,7 @@ LAYERS = (
     ("smmf_core.worker.prepare", 1),
     ("smmf_core.worker.text", 1),
     ("smmf_core.controller.core", 1),
+    ("smmf_core.controller.adapters", 1),
     ("smmf_core.controller.rings", 1),
     ("smmf_core.controller.process", 2),
     ("smmf_core.registry", 1),

@@ -17,7 +17,7 @@ class _Model(msgspec.Struct, gc=False):
 
     id: str
     created: int
-    root: str  # the model that an alias means; else its own id
+    root: str  # the model that an alias or an adapter belongs to; else its own id
     max_model_len: int | None  # null until a Worker has loaded it
     status: str
     task: str
@@ -27,10 +27,11 @@ class _Model(msgspec.Struct, gc=False):
 
 
 def render_models(entries: Iterable[ModelEntry]) -> bytes:
-    """The list: all models in the order given, then their aliases."""
+    """The list: all models in the order given, then their aliases, then their adapters."""
     known = list(entries)
     data = [_model(entry, entry.name) for entry in known]
     data += [_model(entry, alias) for entry in known for alias in entry.aliases]
+    data += [_model(e, f"{e.name}:{adapter}") for e in known for adapter in e.adapters]
     return msgspec.json.encode({"object": "list", "data": data})
 
 

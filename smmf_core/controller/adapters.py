@@ -1,0 +1,38 @@
+"""Which LoRA adapters the replicas of a model should have, and which all of them do.
+
+Pure; owns no state: the wish and the result are the Model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from smmf_core.lifecycle import READY, Child
+from smmf_core.messages import Adapters, WorkerReport
+from smmf_core.registry import Model
+
+Send = Callable[[Child, Adapters], None]
+
+
+def want(model: Model, replicas: Iterable[Child], wanted: dict[str, str], send: Send) -> None:
+    """Have every replica load and unload adapters (name -> path); their reports tell the end."""
+    model.wanted_adapters = wanted
+    for child in replicas:
+        if child.state == READY:
+            send(child, Adapters(wanted))
+
+
+def on_ready(model: Model, child: Child, send: Send) -> None:
+    """A new replica has the file's adapters: tell it what has changed since."""
+    if model.wanted_adapters is not None:
+        send(child, Adapters(model.wanted_adapters))
+
+
+def gather(model: Model, replicas: Iterable[Child]) -> bool:
+    """Keep those that every ready replica has; whether they have changed."""
+    reports = [child.report for child in replicas if child.state == READY]
+    loaded = [report.adapters for report in reports if isinstance(report, WorkerReport)]
+    shared = [name for name in loaded[0] if all(name in names for names in loaded)]
+    has_changed = shared != model.adapters
+    model.adapters = shared
+    return has_changed
