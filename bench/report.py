@@ -22,8 +22,14 @@ def _per_token(figures: dict[str, Any]) -> str:
 
 def _unary(figures: dict[str, Any]) -> str:
     ours, floor = figures["cpu_us_per_request"], figures["floor_us_per_request"]
-    bare = f"{figures['bare_ratio']:.2f} x ({figures['bare_us_per_request']:.0f} us) without types"
-    return f"{ours:.0f} us, {figures['ratio']:.2f} x ({floor:.0f} us) with a typed body; {bare}"
+    others = [
+        f"{figures[f'{name}_ratio']:.2f} x ({figures[f'{name}_us_per_request']:.0f} us) {what}"
+        for name, what in (
+            ("standard", "on uvloop and httptools"),
+            ("bare", "on those and without types"),
+        )
+    ]
+    return f"{ours:.0f} us, {figures['ratio']:.2f} x ({floor:.0f} us); {', '.join(others)}"
 
 
 # (scenario, what and the most it may be, how its figures read)

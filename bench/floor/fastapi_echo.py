@@ -1,8 +1,10 @@
 """The floor of a Python server: one FastAPI process on uvicorn that answers with fixed words.
 
 Written as FastAPI's documentation has it: a typed body, a typed answer. It has no scheduler, no
-engine and no second process. `bare` leaves the types out: the body is parsed and not checked, the
-answer is a dict. Usage: `python fastapi_echo.py PORT TOKENS [bare]`.
+engine and no second process. Uvicorn runs as `pip install fastapi uvicorn` gives it: on asyncio and
+h11. `standard` is uvicorn[standard]: uvloop and httptools, as we use them. `bare` leaves the types
+out: the body is parsed and not checked, the answer is a dict.
+Usage: `python fastapi_echo.py PORT TOKENS [standard] [bare]`.
 """
 
 from __future__ import annotations
@@ -105,4 +107,6 @@ else:
     app.post("/v1/chat/completions", response_model=ChatResponse)(typed)
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    loop, http = ("uvloop", "httptools") if "standard" in sys.argv else ("asyncio", "h11")
+    port = int(sys.argv[1])
+    uvicorn.run(app, host="127.0.0.1", port=port, loop=loop, http=http, log_level="warning")

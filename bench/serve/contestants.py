@@ -111,7 +111,7 @@ class SendLoop(Contestant):
 
 
 class FastApi(Contestant):
-    """The Python floor: typed as its documentation has it, or bare."""
+    """The Python floor; its flags are fastapi_echo.py's."""
 
     def __init__(self, tokens: int, *flags: str) -> None:
         port = free_port()

@@ -136,7 +136,8 @@ def unary() -> Figures:
     starts: dict[str, Callable[[], Contestant]] = {
         "smmf": lambda: Smmf({"echo": echo(tokens=16)}),
         "fastapi": lambda: FastApi(16),
-        "bare": lambda: FastApi(16, "bare"),
+        "standard": lambda: FastApi(16, "standard"),
+        "bare": lambda: FastApi(16, "standard", "bare"),
     }
     for name, start_one in starts.items():
         contestant = start_one()
@@ -156,8 +157,10 @@ def unary() -> Figures:
         "errors": failed,
         "cpu_us_per_request": costs["smmf"],
         "floor_us_per_request": costs["fastapi"],
+        "standard_us_per_request": costs["standard"],
         "bare_us_per_request": costs["bare"],
         "ratio": costs["smmf"] / costs["fastapi"],
+        "standard_ratio": costs["smmf"] / costs["standard"],
         "bare_ratio": costs["smmf"] / costs["bare"],
         "requests_per_s": rate,
     }

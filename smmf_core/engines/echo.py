@@ -85,10 +85,12 @@ class EchoTokenizer:
         return ids
 
     def token_bytes(self, token: int) -> bytes:
+        if token < len(_PIECES):
+            return _PIECES[token]
         size = token >> _SHIFT
-        if size:
-            return (token & 0xFFFFFF).to_bytes(3, "little")[:size]
-        return _PIECES[token % len(_PIECES)]
+        if not size:
+            return _PIECES[token % len(_PIECES)]
+        return (token & 0xFFFFFF).to_bytes(3, "little")[:size]
 
     def is_special(self, token: int) -> bool:
         return False

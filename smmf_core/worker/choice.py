@@ -39,6 +39,7 @@ class ChoiceState:
         "_ids",
         "_index",
         "_is_plain",
+        "_is_whole",
         "_key",
         "_limit",
         "_logprobs",
@@ -46,7 +47,6 @@ class ChoiceState:
         "_stop_ids",
         "_text",
         "_unsent",
-        "_whole",
         "reason",
         "sequence",
         "stream",
@@ -70,19 +70,19 @@ class ChoiceState:
         self._logprobs: list[TokenLogprob] | None = [] if params.logprobs is not None else None
         is_simple = self._logprobs is None and not params.stop
         self._is_plain = self.stream and is_simple
-        is_whole = is_simple and not self.stream and not submit.emitted_ids
-        self._whole: bytearray | None = bytearray() if is_whole else None
+        self._is_whole = is_simple and not self.stream and not submit.emitted_ids
         self._unsent: list[TokenLogprob] = []  # logprobs of tokens whose text is held back
 
     def push(self, token: int, logprobs: Logprobs | None, ended: bool, out: list[Record]) -> None:
         """Take the next token; append the records it causes. Sets `reason` when it was the last."""
         self.tokens += 1
         is_end = token in self._stop_ids
-        if self._whole is not None:  # nobody sees it before its end: no need to look at it
-            if not is_end:
-                self._whole += self._bytes_of(token)
+        if self._is_whole:  # nobody sees it before its end: it becomes text there
             self._ids.append(token)
-            self._end_if_due(is_end or ended, out)
+            if is_end or ended:
+                self.end(STOP, out)
+            elif self.tokens >= self._limit:
+                self.end(LENGTH, out)
             return
         piece = b"" if is_end else self._bytes_of(token)
         if self._is_plain and piece.isascii() and not self._text.holds:
@@ -122,8 +122,10 @@ class ChoiceState:
         """The finished choice of an aggregated answer."""
         assert self.reason is not None
         text = "".join(self._parts)
-        if self._whole is not None:
-            text += self._whole.decode("utf-8", "replace")
+        if self._is_whole:
+            is_end = self._ids and self._ids[-1] in self._stop_ids
+            shown = self._ids[:-1] if is_end else self._ids
+            text += b"".join(map(self._bytes_of, shown)).decode("utf-8", "replace")
         return Choice(text, self._ids, self.reason, self._logprobs)
 
     def _end_if_due(self, is_end: bool, out: list[Record]) -> None:

@@ -7,15 +7,11 @@ the slot accounting; must not know sockets, rings or a certain engine.
 from __future__ import annotations
 
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
-from smmf_core.errors import ApiError
 from smmf_core.messages import (
     ADMIT,
-    FAIL,
-    FAILURE_BYTES,
     FINISH,
     LENGTH,
     RESULT,
-    Failure,
     Record,
     Result,
     Submit,
@@ -24,31 +20,42 @@ from smmf_core.messages import (
 )
 from smmf_core.native._batcher import Batcher
 from smmf_core.worker.choice import ChoiceState
+from smmf_core.worker.contract import RouterKey, failure
 from smmf_core.worker.prepare import Prompt, make_sequences, read_prompts
 
-RouterKey = tuple[int, int]
-"""(router id, epoch): a restarted Router is another one."""
 _U32 = 4
 
 
 class OpenRequest:
     """One accepted request: its choices, and how many of them have not ended."""
 
-    __slots__ = ("choices", "prompts", "remaining", "router", "serial", "submit")
+    __slots__ = (
+        "choices",
+        "out",
+        "prompt_tokens",
+        "prompts",
+        "remaining",
+        "router",
+        "serial",
+        "submit",
+    )
 
     def __init__(
-        self, serial: int, router: RouterKey, submit: Submit, prompts: list[Prompt]
+        self,
+        serial: int,
+        router: RouterKey,
+        out: list[Record],
+        submit: Submit,
+        prompts: list[Prompt],
     ) -> None:
         self.serial = serial
         self.router = router
+        self.out = out  # the Router's records
         self.submit = submit
         self.prompts = prompts
         self.choices: list[ChoiceState] = []
+        self.prompt_tokens = sum([len(prompt.ids) for prompt in prompts])
         self.remaining = 0
-
-    @property
-    def prompt_tokens(self) -> int:
-        return sum(len(prompt.ids) for prompt in self.prompts)
 
 
 class WorkerCore:
@@ -59,6 +66,8 @@ class WorkerCore:
     (records per router) to write. Every accepted request ends with one FINISH or FAIL, unless
     its Router cancelled it or is gone.
     """
+
+    takes = Submit
 
     def __init__(self, spec: EngineSpec, batcher: Batcher) -> None:
         self.spec = spec
@@ -75,6 +84,14 @@ class WorkerCore:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def running(self) -> int:
+        return self.batcher.running
+
+    @property
+    def waiting(self) -> int:
+        return self.batcher.waiting
+
     # --- from the Routers ---
 
     def add_router(self, router: RouterKey) -> None:
@@ -86,11 +103,11 @@ class WorkerCore:
             prompts = read_prompts(submit, self.spec)
             sequences = make_sequences(submit, prompts, self.spec, self._sequence_id)
         except Exception as error:  # a tokenizer may raise anything: that costs one request
-            self._fail(router, submit, _as_api_error(error))
+            self.out[router].append(failure(submit, error))
             return
         self._sequence_id += len(sequences)
         self._serial += 1
-        request = OpenRequest(self._serial, router, submit, prompts)
+        request = OpenRequest(self._serial, router, self.out[router], submit, prompts)
         for index, sequence in enumerate(sequences):
             choice = ChoiceState(sequence, index, self.spec.tokenizer)
             request.choices.append(choice)
@@ -101,7 +118,7 @@ class WorkerCore:
         self._open[request.serial] = request
         self._by_key[router, submit.key] = request
         tokens = request.prompt_tokens
-        self.out[router].append((ADMIT, submit.key, submit.attempt, 0, tokens, bytes(_U32)))
+        request.out.append((ADMIT, submit.key, submit.attempt, 0, tokens, bytes(_U32)))
         self.batcher.add(request.serial, len(sequences), tokens, submit.priority, now)
 
     def on_cancel(self, router: RouterKey, key: int, attempt: int) -> None:
@@ -128,7 +145,7 @@ class WorkerCore:
                 if choice.sequence.max_new_tokens > 0 or self._wants_prompt_logprobs(request):
                     joined.append(choice.sequence)
                 else:
-                    choice.end(LENGTH, self.out[request.router])
+                    choice.end(LENGTH, request.out)
                     self._choice_ended(request, choice)
         return joined
 
@@ -143,7 +160,7 @@ class WorkerCore:
             if output.error is not None:
                 self.fail(request, output.error)
                 continue
-            out = self.out[request.router]
+            out = request.out
             if output.prompt_logprobs is not None:
                 self._echo_prompt(request, choice, output.prompt_logprobs)
                 if choice.sequence.max_new_tokens == 0:
@@ -158,7 +175,7 @@ class WorkerCore:
     def fail(self, request: OpenRequest, error: Exception) -> None:
         """End a request with an error; its other choices are dropped."""
         self._forget(request)
-        self._fail(request.router, request.submit, _as_api_error(error))
+        self.out[request.router].append(failure(request.submit, error))
 
     def drop(self, router: RouterKey, key: int) -> None:
         """Forget a request whose answer the TokenWriter gave up; it has told the Router."""
@@ -194,7 +211,7 @@ class WorkerCore:
             for token, (chosen, top) in zip(prompt.ids[1:], logprobs, strict=True):
                 best = [(bytes_of(t), p) for t, p in top]
                 described.append(TokenLogprob(bytes_of(token), chosen, best))
-        choice.prompt_text(prompt.text, described, self.out[request.router])
+        choice.prompt_text(prompt.text, described, request.out)
 
     def _choice_ended(self, request: OpenRequest, choice: ChoiceState) -> None:
         del self._choices[choice.sequence.id]
@@ -204,12 +221,15 @@ class WorkerCore:
             self._finish(request)
 
     def _finish(self, request: OpenRequest) -> None:
-        submit, out = request.submit, self.out[request.router]
+        submit, out = request.submit, request.out
         if not submit.stream:
             payload = encode(Result([choice.result() for choice in request.choices]))
             out.append((RESULT, submit.key, submit.attempt, 0, 0, payload))
-        completion = sum(choice.tokens for choice in request.choices)
-        cached = min(sum(c.sequence.cached_tokens for c in request.choices), request.prompt_tokens)
+        completion = cached = 0
+        for choice in request.choices:
+            completion += choice.tokens
+            cached += choice.sequence.cached_tokens
+        cached = min(cached, request.prompt_tokens)
         usage = (request.prompt_tokens, completion, cached, 0)
         payload = b"".join(value.to_bytes(_U32, "little") for value in usage)
         out.append((FINISH, submit.key, submit.attempt, 0, 0, payload))
@@ -226,17 +246,3 @@ class WorkerCore:
     def _close(self, request: OpenRequest) -> None:
         del self._open[request.serial]
         del self._by_key[request.router, request.submit.key]
-
-    def _fail(self, router: RouterKey, submit: Submit, error: ApiError) -> None:
-        message = error.message
-        payload = encode(Failure(error.code, message, error.param))
-        while len(payload) > FAILURE_BYTES:
-            message = message[: len(message) * 3 // 4]
-            payload = encode(Failure(error.code, message + "...", error.param))
-        self.out[router].append((FAIL, submit.key, submit.attempt, 0, 0, payload))
-
-
-def _as_api_error(error: Exception) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    return ApiError("internal_error", f"The engine failed on this request: {error}")

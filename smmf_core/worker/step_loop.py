@@ -32,17 +32,20 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
             links.remove_dead()
             control_at = now + _CONTROL_EVERY_S
         links.receive(now)  # after control: a new link's socket may have used up its signal
-        has_drained = not len(core) and links.is_idle
-        if control.drain_until is not None and (has_drained or now > control.drain_until):
-            return
-        _remove(engine, core)
+        if control.drain_until is not None:
+            has_drained = not len(core) and links.is_idle
+            if has_drained or now > control.drain_until:
+                return
+        if core.left:
+            _remove(engine, core)
         try:
             _step(engine, core, control, now)
         except EngineDead as error:
             core.fail_all(error)
             links.flush(control.steps)
             raise
-        _remove(engine, core)
+        if core.left:
+            _remove(engine, core)
         links.flush(control.steps)
         now = time.monotonic()
         due = min(engine.ready_at(now), core.batcher.next_deadline(), control.next_report)
@@ -74,9 +77,8 @@ def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: flo
 
 
 def _remove(engine: StepEngine, core: WorkerCore) -> None:
-    if core.left:
-        engine.remove(core.left)
-        core.left = []
+    engine.remove(core.left)
+    core.left = []
 
 
 def _sleep(links: Links, control: WorkerControl, timeout_s: float | None) -> None:
