@@ -77,6 +77,22 @@ class Submit(Message):
     adapter: str = ""  # LoRA adapter: the model was asked for as `base:adapter`
 
 
+class Embed(Message):
+    """Texts for one Worker of an embedding model; of a rerank model, with the `query` that they are
+    scored against. Answered by ADMIT, one RESULT (Vectors) and FINISH, or by FAIL."""
+
+    key: int
+    attempt: int
+    request_id: str
+    model: str
+    inputs: list[str | list[int]]
+    query: str | None = None
+    dimensions: int | None = None  # of the vectors, where the model has several
+    max_tokens: int = 0  # of one text, or of one document: longer ones are cut; -1: to the context
+    prompt_name: str | None = None  # which of the model's prompts goes before each text
+    priority: int = 0
+
+
 class Cancel(Message):
     """Forget a request; nothing is answered."""
 
@@ -97,7 +113,8 @@ class Ready(Message):
     context_length: int
 
 
-ToWorker = Submit | Cancel
+Request = Submit | Embed
+ToWorker = Submit | Embed | Cancel
 ToRouter = Ready
 
 # --- payloads of ring records -------------------------------------------------------------------
@@ -124,10 +141,18 @@ class Choice(msgspec.Struct, array_like=True, gc=False):
     logprobs: list[TokenLogprob] | None = None
 
 
-class Result(msgspec.Struct, array_like=True, gc=False):
-    """Payload of RESULT: the whole answer of a request that does not stream."""
+class Result(msgspec.Struct, array_like=True, gc=False, tag=True):
+    """Payload of RESULT: the whole answer of a Submit that does not stream."""
 
     choices: list[Choice]
+
+
+class Vectors(msgspec.Struct, array_like=True, gc=False, tag=True):
+    """Payload of RESULT: what an Embed asked for, one row per text; a score is a row of one."""
+
+    data: bytes  # float32, little-endian, row by row
+    dimensions: int
+    tokens: list[int]  # of each text
 
 
 class Failure(msgspec.Struct, array_like=True, gc=False):
@@ -224,6 +249,7 @@ class Adapters(Message):
     """Controller -> Worker: the whole wanted set of LoRA adapters, name -> path."""
 
     wanted: dict[str, str]
+    serial: int  # of the wish; the report that answers it carries the same
 
 
 class PeerMetrics(Message):
@@ -271,6 +297,7 @@ class WorkerReport(Message):
     device: str = ""
     adapters: list[str] = []  # loaded LoRA adapters
     adapter_error: str = ""  # why the last change of them failed
+    adapter_serial: int = 0  # the last Adapters that were dealt with
     metrics: dict[str, float] = {}  # the engine's own
 
 

@@ -24,6 +24,7 @@ class Model:
     capabilities: list[str] = field(default_factory=list)
     adapters: list[str] = field(default_factory=list)  # those that every ready replica has
     wanted_adapters: dict[str, str] | None = None  # name -> path; None: as the file has it
+    adapter_serial: int = 0  # of the last wish
 
     @property
     def name(self) -> str:

@@ -21,11 +21,12 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 
 from smmf_core import __version__
-from smmf_core.admin import rows
+from smmf_core.admin import adapters, rows
 from smmf_core.admin.rows import Row
 from smmf_core.controller.shell import ControllerShell, Event
 from smmf_core.errors import ApiError, ControlError
 from smmf_core.lifecycle import Child
+from smmf_core.registry import Model
 
 _POLL_S = 0.02
 _STOP_MARGIN_S = 10.0  # beyond a drain: for signals, and for dying
@@ -39,6 +40,17 @@ class Stop(msgspec.Struct, forbid_unknown_fields=True):
 
     force: bool = False
     timeout_s: float | None = None
+
+
+class LoadAdapter(msgspec.Struct, forbid_unknown_fields=True):
+    """`path`: on the server's machine, a folder as PEFT writes it or a file of the engine's kind."""
+
+    name: str
+    path: str
+
+
+class UnloadAdapter(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
 
 
 class ShutDown(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,12 +91,43 @@ async def get_events(state: State) -> list[Event]:
     return list(state.shell.events)
 
 
-@post("/models/{name:path}", status_code=200, summary="NAME:stop drains and stops all replicas")
-async def post_model(state: State, name: str, data: Stop | None = None) -> Row:
+@post(
+    "/models/{name:path}",
+    status_code=200,
+    summary="NAME:stop drains and stops all replicas; NAME:load-adapter, NAME:unload-adapter",
+)
+async def post_model(state: State, name: str, data: dict[str, Any] | None = None) -> Row:
     shell: ControllerShell = state.shell
-    model = shell.core.registry.find(_verb_of(name, _STOP))
-    await _stop(shell, shell.core.replicas(model), data or Stop())
+    target, _, verb = _named(name).rpartition(":")
+    if verb not in _MODEL_VERBS:
+        raise ApiError("unknown_url", f"No such action: {_named(name)}")
+    kind, act = _MODEL_VERBS[verb]
+    model = shell.core.registry.find(target)
+    try:
+        body = msgspec.convert(data or {}, kind)
+    except msgspec.ValidationError as error:
+        raise ApiError("invalid_value", str(error)) from None
+    await act(shell, model, body)
     return rows.model_details(shell, model)
+
+
+async def _stop_model(shell: ControllerShell, model: Model, how: Stop) -> None:
+    await _stop(shell, shell.core.replicas(model), how)
+
+
+async def _load_adapter(shell: ControllerShell, model: Model, what: LoadAdapter) -> None:
+    await adapters.load(shell, model, what.name, what.path)
+
+
+async def _unload_adapter(shell: ControllerShell, model: Model, what: UnloadAdapter) -> None:
+    await adapters.unload(shell, model, what.name)
+
+
+_MODEL_VERBS: dict[str, tuple[Any, Any]] = {  # verb -> (body, what it does)
+    "stop": (Stop, _stop_model),
+    "load-adapter": (LoadAdapter, _load_adapter),
+    "unload-adapter": (UnloadAdapter, _unload_adapter),
+}
 
 
 @post("/instances/{name:path}", status_code=200, summary="ID:stop drains and stops one replica")

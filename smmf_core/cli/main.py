@@ -20,6 +20,7 @@ VERBS = {  # verb -> (module, what it does)
     "ps": ("show", "running instances"),
     "stop": ("stop", "drain and stop a model or an instance"),
     "shutdown": ("stop", "stop the whole server"),
+    "adapter": ("adapter", "load or unload LoRA adapters"),
     "chat": ("chat", "talk to a model"),
     "check": ("check", "validate configuration files"),
     "doctor": ("doctor", "what is installed and works here"),

@@ -46,9 +46,13 @@ class LlamaCppOptions(Section):
 
 
 class MlxOptions(Section):
-    """`[engine]` of the mlx backend."""
+    """`[engine]` of the mlx backend. `max_model_len` 0: what the model's config says."""
 
     max_model_len: Limit = 0
+    prefill_step_size: Count = 512  # prompt tokens of one step, padding included
+    prefix_cache_mb: Limit = 256  # caches of ended sequences kept for reuse; 0: none
+    adapter_path: str = ""  # one LoRA adapter of mlx-lm for the whole model
+    trust_remote_code: bool = False  # for checkpoints that bring a model file of their own
 
 
 class EmbedOptions(Section):

@@ -17,15 +17,16 @@ Send = Callable[[Child, Adapters], None]
 def want(model: Model, replicas: Iterable[Child], wanted: dict[str, str], send: Send) -> None:
     """Have every replica load and unload adapters (name -> path); their reports tell the end."""
     model.wanted_adapters = wanted
+    model.adapter_serial += 1
     for child in replicas:
         if child.state == READY:
-            send(child, Adapters(wanted))
+            send(child, Adapters(wanted, model.adapter_serial))
 
 
 def on_ready(model: Model, child: Child, send: Send) -> None:
     """A new replica has the file's adapters: tell it what has changed since."""
     if model.wanted_adapters is not None:
-        send(child, Adapters(model.wanted_adapters))
+        send(child, Adapters(model.wanted_adapters, model.adapter_serial))
 
 
 def gather(model: Model, replicas: Iterable[Child]) -> bool:

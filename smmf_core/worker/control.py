@@ -24,7 +24,7 @@ from smmf_core.messages import (
     WorkerReport,
 )
 from smmf_core.wire.control import ControlClient
-from smmf_core.worker.core import WorkerCore
+from smmf_core.worker.contract import Core
 from smmf_core.worker.links import Links
 
 _REPORT_S = 1.0
@@ -38,7 +38,7 @@ class WorkerControl:
         self.incarnation = incarnation
         self.config: ModelConfig | None = None
         self.links: Links | None = None
-        self.core: WorkerCore | None = None
+        self.core: Core | None = None
         self.state = "loading"
         self.progress = 0.0
         self.reason = ""
@@ -48,7 +48,8 @@ class WorkerControl:
         self._client = ControlClient(run_dir, self._hello)
         self._report_at = 0.0
         self.adapters: list[str] = []
-        self._wanted_adapters: dict[str, str] | None = None  # to be applied between steps
+        self._wanted: Adapters | None = None  # to be applied between steps
+        self._adapter_serial = 0
         self._adapter_error = ""
         self.metrics: Callable[[], dict[str, float]] = dict
         self._early: list[tuple[Attach, list[int]]] = []  # Routers that came while loading
@@ -72,7 +73,7 @@ class WorkerControl:
             self._report_at = now + _REPORT_S
             self.report()
 
-    def loaded(self, core: WorkerCore, links: Links) -> None:
+    def loaded(self, core: Core, links: Links) -> None:
         """The engine is ready: say so, and connect to the Routers."""
         self.core, self.links = core, links
         for attach, fds in self._early:
@@ -93,17 +94,18 @@ class WorkerControl:
 
     def apply_adapters(self, engine: object) -> None:
         """Have the engine load and unload what the Controller asked for; tell how it went."""
-        wanted, self._wanted_adapters = self._wanted_adapters, None
-        if wanted is None:
+        wish, self._wanted = self._wanted, None
+        if wish is None:
             return
         set_adapters = getattr(engine, "set_adapters", None)
         try:
             if set_adapters is None:
                 raise ValueError("This backend does not take adapters.")
-            set_adapters(wanted)
-            self.adapters, self._adapter_error = list(wanted), ""
+            set_adapters(wish.wanted)
+            self.adapters, self._adapter_error = list(wish.wanted), ""
         except Exception as error:  # a file or a library: the former set stays
             self._adapter_error = str(error) or type(error).__name__
+        self._adapter_serial = wish.serial
         self.report()
 
     def report(self) -> None:
@@ -115,13 +117,14 @@ class WorkerControl:
                 reason=self.reason,
                 context_length=core.spec.context_length if core is not None else 0,
                 capabilities=core.spec.capabilities if core is not None else [],
-                running=core.batcher.running if core is not None else 0,
-                waiting=core.batcher.waiting if core is not None else 0,
+                running=core.running if core is not None else 0,
+                waiting=core.waiting if core is not None else 0,
                 steps=self.steps,
                 tokens=core.tokens if core is not None else 0,
                 device=core.spec.device if core is not None else "",
                 adapters=self.adapters,
                 adapter_error=self._adapter_error,
+                adapter_serial=self._adapter_serial,
                 metrics=self.metrics() if core is not None else {},
             )
         )
@@ -140,7 +143,7 @@ class WorkerControl:
         elif isinstance(message, Detach):
             self._detach((message.router, message.epoch))
         elif isinstance(message, Adapters):
-            self._wanted_adapters = message.wanted
+            self._wanted = message
         elif isinstance(message, Drain):
             self.drain(now + message.timeout_s)
         for fd in fds:
