@@ -43,7 +43,7 @@ class Stop(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LoadAdapter(msgspec.Struct, forbid_unknown_fields=True):
-    """`path`: on the server's machine, a folder as PEFT writes it or a file of the engine's kind."""
+    """`path`: on the server's machine; a folder as PEFT writes it, or a file of the engine's."""
 
     name: str
     path: str

@@ -58,7 +58,7 @@ class RouterSocket:
     def receive(self) -> list[tuple[bytes, list[ToRouter]]]:
         """All frames that have arrived, as (identity, messages); a malformed one is left out."""
         frames: list[tuple[bytes, list[ToRouter]]] = []
-        while self._socket.get(_EVENTS) & _POLLIN:
+        while int(self._socket.get(_EVENTS)) & _POLLIN:
             identity, *rest = self._socket.recv_multipart(zmq.NOBLOCK)
             try:
                 frames.append((identity, _to_router.decode(rest[-1] if rest else b"")))
@@ -110,7 +110,7 @@ class WorkerSocket:
         if not self._looks_again and not self._poll.poll(0):  # a third of asking ZeroMQ
             return messages
         self._looks_again = True  # also after a malformed frame
-        while self._socket.get(_EVENTS) & _POLLIN:
+        while int(self._socket.get(_EVENTS)) & _POLLIN:
             messages += _to_worker.decode(self._socket.recv(zmq.NOBLOCK))
         self._looks_again = False
         return messages
