@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "serve.json"
 _PACKAGES = ("smmf", "uvloop", "httptools", "pyzmq", "msgspec", "fastapi", "uvicorn")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     cpu = next(
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     kept: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
-    kept["machine"] = _machine()
+    kept["machine"] = machine()
     failed = 0
     for name in args.only:
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -48,8 +48,8 @@ class Contestant:
     def cpu_s(self) -> float:
         return procfs.cpu_s(self.pids)
 
-    def wait(self, is_up: Callable[[], bool]) -> None:
-        until = time.monotonic() + _START_S
+    def wait(self, is_up: Callable[[], bool], start_s: float = _START_S) -> None:
+        until = time.monotonic() + start_s
         while not is_up():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{self.process.args!r} did not start")
@@ -67,7 +67,7 @@ class Contestant:
 class Smmf(Contestant):
     """`smmf serve` on the given model files, in a run directory of its own."""
 
-    def __init__(self, models: dict[str, str], *flags: str) -> None:
+    def __init__(self, models: dict[str, str], *flags: str, start_s: float = _START_S) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="smmf-bench-"))
         targets = []
         for name, text in models.items():
@@ -78,7 +78,7 @@ class Smmf(Contestant):
         ports = ["--port", str(port), "--admin-port", str(self.admin_port)]
         command = [sys.executable, "-m", "smmf_core.cli.main", "serve", *targets, *ports, *flags]
         super().__init__(command, port, {"XDG_RUNTIME_DIR": str(self.folder)})
-        self.wait(lambda: get(self.url, "/ready")[0] == 200)
+        self.wait(lambda: get(self.url, "/ready")[0] == 200, start_s)
         self.processes()  # answers once the admin API has been imported: a cost of the start
 
     def processes(self) -> list[dict[str, Any]]:

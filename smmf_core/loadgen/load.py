@@ -6,6 +6,7 @@ so that a slow server cannot hide its queue ("coordinated omission"). Owns the s
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import time
@@ -22,7 +23,8 @@ _STALL_S = 60.0  # no byte on any connection for so long: the rest has failed
 @dataclass(slots=True)
 class Plan:
     """What to send. `arrivals_s`: open loop, one request at each time. Else closed loop:
-    `total` requests by `clients`, each sending its next when its last has ended."""
+    `total` requests by `clients`, each sending its next when its last has ended. `requests`, where
+    given, are sent instead of `request`, one after another and around again."""
 
     url: str
     request: bytes
@@ -30,6 +32,7 @@ class Plan:
     clients: int = 1
     total: int = 0
     arrivals_s: list[float] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
 
 
 class Load:
@@ -46,6 +49,7 @@ class Load:
         self._began = 0.0
         self._due = deque(sorted(plan.arrivals_s))
         self._to_send = 0 if plan.arrivals_s else plan.total
+        self._bodies = itertools.cycle(plan.requests or [plan.request])
 
     def run(self) -> list[Outcome]:
         self._began = time.monotonic()
@@ -81,7 +85,7 @@ class Load:
         exchange = Exchange(Outcome(due_s), self._plan.is_stream)
         try:
             connection = self._idle.pop() if self._idle else self._connect()
-            connection.sendall(self._plan.request)
+            connection.sendall(next(self._bodies))
         except OSError as error:
             self._end(exchange, str(error))
             return

@@ -1,0 +1,75 @@
+"""A model behind a real `smmf serve`, or any other OpenAI endpoint, and its tokens per second.
+
+Owns how an engine is loaded with requests; must not know a certain engine. All ratios of
+bench.engines compare two figures that `generation_rate` or an engine's own loop took in one run.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench.serve.contestants import Smmf
+from smmf_core.loadgen.exchange import request_bytes
+from smmf_core.loadgen.load import Load, Plan
+
+COMPLETIONS = "/v1/completions"
+CLIENTS = (1, 8, 32)
+_WORDS = "river house music dog king garden story winter market letter bridge candle".split()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    url: str
+    ready_s: float  # from the command to the first moment at which the model could answer
+
+
+@contextmanager
+def served(name: str, toml: str) -> Iterator[Served]:
+    """`smmf serve` on one model file; raises RuntimeError when it does not come up."""
+    began = time.monotonic()
+    server = Smmf({name: toml}, start_s=300)
+    try:
+        yield Served(server.url, time.monotonic() - began)
+    finally:
+        server.stop()
+
+
+def prompts(count: int, words: int, seed: int = 0) -> list[str]:
+    """Texts that share no beginning: a prefix cache finds nothing."""
+    draw = random.Random(seed)
+    return [" ".join([f"{n}", *draw.choices(_WORDS, k=words)]) for n in range(count)]
+
+
+def bodies(url: str, model: str, texts: list[str], max_tokens: list[int]) -> list[bytes]:
+    """One streaming greedy completion per text, each exactly as long as told."""
+    host = url.removeprefix("http://")
+    return [
+        request_bytes(
+            host,
+            COMPLETIONS,
+            {
+                "model": model, "prompt": text, "max_tokens": most, "temperature": 0,
+                "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True},
+            },
+        )
+        for text, most in zip(texts, max_tokens, strict=True)
+    ]  # fmt: skip
+
+
+def generation_rate(url: str, requests: list[bytes], clients: int) -> float:
+    """Tokens per second of a closed loop: each client sends its next request at once.
+
+    Raises RuntimeError when one request fails: a rate of what remains would flatter.
+    """
+    plan = Plan(url + COMPLETIONS, b"", True, clients, len(requests), requests=requests)
+    began = time.monotonic()
+    outcomes = Load(plan).run()
+    elapsed_s = time.monotonic() - began
+    failed = [outcome.error for outcome in outcomes if outcome.error]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(outcomes)} requests failed: {failed[0]}")
+    return sum(outcome.tokens for outcome in outcomes) / elapsed_s
