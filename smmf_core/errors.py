@@ -121,6 +121,10 @@ class ControlError(Exception):
     """A command that the Controller cannot carry out; the message is for the operator."""
 
 
+class CannotStart(ControlError):
+    """A process that no further try would bring up; the message says what helps."""
+
+
 def envelope(code: str, message: str, param: str | None) -> bytes:
     """`{"error": {"message", "type", "param", "code"}}` as JSON bytes."""
     error = {"message": message, "type": KINDS[code].type, "param": param, "code": code}

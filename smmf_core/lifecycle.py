@@ -120,11 +120,12 @@ class Child:
         self.rings = set()
         self.report, self.tokens_per_second = None, 0.0
 
-    def die(self, now: float, start_s: float) -> None:
+    def die(self, now: float, start_s: float, is_unfit: bool = False) -> None:
         """The process ended by itself.
 
         1. It had been ready for `start_s`: a long life, all counts begin again.
-        2. The MAX_SHORT_LIVES-th short life in a row: FAILED.
+        2. The MAX_SHORT_LIVES-th short life in a row, or `is_unfit` (trying again would not
+           help): FAILED.
         3. Else BACKOFF, for 0 s first, then 10 s * 2^n, at most 300 s.
         """
         is_long = self.ready_at is not None and now - self.ready_at >= start_s
@@ -133,7 +134,7 @@ class Child:
             self.restarts = self.short_lives = 0
         else:
             self.short_lives += 1
-        if self.short_lives >= MAX_SHORT_LIVES:  # 2
+        if is_unfit or self.short_lives >= MAX_SHORT_LIVES:  # 2
             self.move(FAILED)
             return
         self.move(BACKOFF)  # 3

@@ -1,7 +1,14 @@
-"""What may be plugged in from outside: backends and model adapters, by entry point.
+"""What may be plugged in from outside, by entry point: backends, model adapters, placement rules.
 
-Owns the names of the groups and of the built-in backends; must not import an engine before it is
-asked for. An entry point of a name that is built in is not looked at.
+Owns the names of the groups and of what is built in; must not import an engine before it is asked
+for. An entry point of a name that is built in is not looked at.
+
+| group | an entry point names |
+|---|---|
+| `smmf.engines` | `create(config) -> engine`, an engine as engines/base.py describes it |
+| `smmf.adapters` | a BaseModelAdapter, class or instance |
+| `smmf.placement` | `rule(seats, width) -> int`: which of these workers takes a request |
+| `smmf.providers`, `smmf.registries` | reserved |
 """
 
 from __future__ import annotations
@@ -11,10 +18,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from smmf_core.errors import ConfigError
+from smmf_core.errors import CannotStart
 
 ENGINES = "smmf.engines"
 ADAPTERS = "smmf.adapters"
+PLACEMENT = "smmf.placement"
 
 BACKENDS = {
     "echo": "smmf_core.engines.echo:create",
@@ -26,21 +34,57 @@ BACKENDS = {
 }
 
 
+STRATEGIES = ("round_robin", "least_connections", "weighted")
+
+
 def backend_names() -> list[str]:
     """Built-in backends first, then those of installed packages."""
     return [*BACKENDS, *sorted(set(plugged(ENGINES)) - set(BACKENDS))]
 
 
 def load_backend(name: str) -> Any:
-    """`create(config) -> engine` of a backend. Raises ConfigError for an unknown name, ImportError
-    when the package that it needs is missing."""
+    """`create(config) -> engine` of a backend. Raises ImportError when a package that a built-in one
+    needs is missing, CannotStart for an unknown name and for a plug-in that cannot be loaded."""
     if name in BACKENDS:
         module, _, attribute = BACKENDS[name].partition(":")
         return getattr(import_module(module), attribute)
-    point = plugged(ENGINES).get(name)
+    return load(ENGINES, name)
+
+
+def strategy_names() -> list[str]:
+    """Built-in placement strategies first, then those of installed packages."""
+    return [*STRATEGIES, *sorted(set(plugged(PLACEMENT)) - set(STRATEGIES))]
+
+
+def load(group: str, name: str) -> Any:
+    """What the entry point of a group names. Raises CannotStart with the plug-in and its package
+    when there is none or it does not load, whatever it raises."""
+    point = plugged(group).get(name)
     if point is None:
-        raise ConfigError(f"no backend is called {name!r}: there are {', '.join(backend_names())}")
-    return point.load()
+        known = ", ".join(sorted(plugged(group))) or "none"
+        raise CannotStart(f"no plug-in of {group} is called {name!r} (installed: {known})")
+    try:
+        return point.load()
+    except Exception as error:
+        package = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
+        reason = f"{type(error).__name__}: {error}"
+        text = f"the plug-in {name!r}{package} cannot be loaded: {reason} ({point.value})"
+        raise CannotStart(text) from error
+
+
+def install_hint(backend: str) -> str:
+    """What an operator is told of a built-in backend whose packages are missing."""
+    name = backend.replace("_", "-")
+    return f"backend '{backend}' is not installed: run `smmf engines install {name}`"
+
+
+def why_not_loaded(backend: str, error: Exception) -> str:
+    """What an operator is told when a backend could not be imported."""
+    if backend in BACKENDS and isinstance(error, ModuleNotFoundError):
+        return f"{install_hint(backend)} ({error})"
+    if isinstance(error, CannotStart):
+        return str(error)
+    return f"the backend '{backend}' cannot be imported: {error}"
 
 
 @cache

@@ -1,16 +1,33 @@
-"""Fixtures shared by all tests: a real server on the echo engine."""
+"""Fixtures shared by all tests: a real server on the echo engine, the engines' interpreters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import engines_env
 import pytest
 from hypothesis import settings
 from server import Server, echo_toml
 
 settings.register_profile("untimed", deadline=None)  # a loaded machine is no failure
 settings.load_profile("untimed")
+
+
+def pytest_report_header() -> str:
+    return engines_env.summary()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if engines_env.WITHOUT:
+        terminalreporter.section("engines left out")
+        terminalreporter.line(engines_env.summary())
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> str:
+    """The interpreter that has vLLM."""
+    return engines_env.require("vllm")
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,20 @@ struct Seat {
   int64_t free() const { return accepting ? std::max<int64_t>(slots - taken, 0) : 0; }
 };
 
+struct SlotTable;
+struct Ask;
+
+// A strategy from outside: a function of the embedder's, called with its own context. It answers a
+// row that fits, or kNoSeat for none; it must not throw, nor keep what it is given.
+struct External {
+  size_t (*call)(void* context, const SlotTable&, const Ask&) = nullptr;
+  void* context = nullptr;
+};
+
 struct SlotTable {
   std::vector<Seat*> seats;  // in the order in which the workers came up
   size_t cursor = 0;         // the row after the one taken last: where a rotation starts
+  External external;         // of the external strategy
 
   void add(Seat& seat) { seats.push_back(&seat); }
 
@@ -94,7 +105,20 @@ inline size_t weighted(SlotTable& table, const Ask& ask) {
   return best;
 }
 
-enum Strategy : int { kRoundRobin = 0, kLeastConnections = 1, kWeighted = 2 };
+// What the embedder says; what it says wrong counts as least_connections.
+inline size_t external(SlotTable& table, const Ask& ask) {
+  bool fits = false;
+  for (const Seat* seat : table.seats) fits = fits || ask.fits(*seat);
+  if (!fits) return kNoSeat;
+  size_t row = kNoSeat;
+  if (table.external.call != nullptr) {
+    row = table.external.call(table.external.context, table, ask);
+  }
+  const bool is_right = row < table.seats.size() && ask.fits(*table.seats[row]);
+  return is_right ? row : least_connections(table, ask);
+}
+
+enum Strategy : int { kRoundRobin = 0, kLeastConnections = 1, kWeighted = 2, kExternal = 3 };
 using Choose = size_t (*)(SlotTable&, const Ask&);
 
 inline Choose choose(int strategy) {
@@ -105,6 +129,8 @@ inline Choose choose(int strategy) {
       return least_connections;
     case kWeighted:
       return weighted;
+    case kExternal:
+      return external;
   }
   throw std::invalid_argument("unknown placement strategy");
 }

@@ -33,12 +33,15 @@ class Scheduler {
  public:
   // --- models and tenants ---
 
-  void set_model(int64_t id, int strategy, int64_t max_waiting, int64_t max_waiting_tokens) {
+  // `external` is what kExternal calls.
+  void set_model(int64_t id, int strategy, int64_t max_waiting, int64_t max_waiting_tokens,
+                 External external = {}) {
     const Choose chosen = choose(strategy);
     Model& model = models_[id];
     model.id = id;
     model.is_listed = true;
     model.strategy = chosen;
+    model.table.external = external;
     model.max_waiting = max_waiting;
     model.max_waiting_tokens = max_waiting_tokens;
   }

@@ -16,6 +16,7 @@ from smmf_core.cli.http import add_json_flag, wants_json
 from smmf_core.cli.table import print_json, size
 from smmf_core.config import ConfigProblems, ModelConfig, Problem, load_models, load_server
 from smmf_core.config.parse import is_server_text
+from smmf_core.environments.interpreter import missing
 
 GIB = 2**30
 
@@ -64,12 +65,11 @@ def _server_problems(file: str) -> list[Problem]:
 
 def _report(args: argparse.Namespace, models: list[ModelConfig], problems: list[Problem]) -> None:
     available = available_bytes()
-    needs = {config.model.name: need_bytes(config) for config in models}
     if wants_json(args):
         print_json(
             {
                 "problems": [_as_row(problem) for problem in problems],
-                "models": [{"name": n, "memory_bytes": need} for n, need in needs.items()],
+                "models": [_model_row(config) for config in models],
                 "available_bytes": available,
             }
         )
@@ -77,7 +77,9 @@ def _report(args: argparse.Namespace, models: list[ModelConfig], problems: list[
     for problem in problems:
         print(problem, file=sys.stderr)
     for config in models:
-        print(f"{config.source}: {config.model.name}: ok, {_fit(config, available)}")
+        lacking = missing(config)
+        verdict = f"ok, but {lacking}" if lacking else f"ok, {_fit(config, available)}"
+        print(f"{config.source}: {config.model.name}: {verdict}")
     if not problems and not models:
         print("ok")
 
@@ -85,6 +87,12 @@ def _report(args: argparse.Namespace, models: list[ModelConfig], problems: list[
 def _as_row(problem: Problem) -> dict[str, Any]:
     fields = ("file", "line", "key", "kind", "message")
     return {name: getattr(problem, name) for name in fields}
+
+
+def _model_row(config: ModelConfig) -> dict[str, Any]:
+    """`missing`: why it would not start here."""
+    name = config.model.name
+    return {"name": name, "memory_bytes": need_bytes(config), "missing": missing(config)}
 
 
 def _fit(config: ModelConfig, available: int) -> str:

@@ -9,23 +9,21 @@ import argparse
 import os
 import platform
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from smmf_core.cli.http import add_json_flag, wants_json
 from smmf_core.cli.table import print_json, size, table
+from smmf_core.environments import gpu
+from smmf_core.environments.catalog import ENGINES, Engine, variant_for_gpu
+from smmf_core.environments.state import HERE, NO, state
+from smmf_core.plugins import BACKENDS, backend_names, load_backend
 
 NATIVE = ("_ring", "_frames", "_histogram", "_scheduler", "_batcher")
-PACKAGES = ("torch", "transformers", "vllm", "llama_cpp", "mlx")  # of later engines
 PORTS = {"inference": 8000, "admin": 8001}
-NVIDIA_SMI_S = 5.0
-_ENGINES = {"echo": "echo", "reference": "reference"}  # backend -> module in engines/
+_PLAIN = ("echo", "reference")  # engines that need no package
 
 
 class Finding(NamedTuple):
@@ -71,10 +69,14 @@ def _shared_memory() -> Iterable[Finding]:
 
 
 def _engines() -> Iterable[Finding]:
-    for backend, module in _ENGINES.items():
-        yield _works(f"engine {backend}", partial(_import, f"smmf_core.engines.{module}"))
-    for package in PACKAGES:
-        yield _package(package)
+    for backend in _PLAIN:
+        yield _works(f"engine {backend}", partial(_import, f"smmf_core.engines.{backend}"))
+    found = gpu.find()
+    for engine in ENGINES.values():
+        yield _engine(engine, found)
+    for backend in backend_names():
+        if backend not in BACKENDS:
+            yield _works(f"engine {backend}", partial(_plug_in, backend))
 
 
 def _ports() -> Iterable[Finding]:
@@ -89,19 +91,41 @@ def _ports() -> Iterable[Finding]:
 
 
 def _gpu() -> Iterable[Finding]:
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(
-            query, capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True
+    found = gpu.find()
+    for card in found.gpus:
+        memory = size(card.memory_mib * 2**20)
+        yield Finding(
+            "gpu",
+            "ok",
+            f"{card.name}, {memory}, {card.generation}, driver {card.driver} (CUDA {found.cuda})",
         )
-        for line in found.stdout.splitlines():
-            yield Finding("gpu", "ok", line.strip())
-    except (OSError, subprocess.SubprocessError):
-        driver = Path("/proc/driver/nvidia/version")
-        if driver.exists():
-            yield Finding("gpu", "missing", f"driver without nvidia-smi: {driver.read_text()[:80]}")
-        else:
-            yield Finding("gpu", "missing", "no NVIDIA driver")
+    if not found.gpus:
+        yield Finding("gpu", "missing", found.other or "nvidia-smi names none")
+
+
+def _engine(engine: Engine, found: gpu.Found) -> Finding:
+    """Looked up, not imported: torch alone takes seconds."""
+    told = state(engine)
+    name = f"engine {engine.backend}"
+    if told.installed == NO:
+        return Finding(name, "missing", f"not installed{_advice(engine, found)}")
+    place = "this environment" if told.installed == HERE else told.python
+    return Finding(name, "ok", f"{told.version} for {told.device} in {place}")
+
+
+def _advice(engine: Engine, found: gpu.Found) -> str:
+    """The command for the build that fits this machine."""
+    command = f"smmf engines install {engine.name}"
+    if not found.gpus or not found.cuda:
+        return f": run `{command}`"
+    variant = variant_for_gpu(engine, found.gpus[0].capability, found.cuda)
+    if variant is None:
+        return f"; it has no build for this GPU, for the CPU run `{command} --cpu`"
+    return f": run `{command} --cuda {variant}`"
+
+
+def _plug_in(backend: str) -> str:
+    return f"plug-in: {load_backend(backend).__module__}"
 
 
 def _works(check: str, attempt: Callable[[], str]) -> Finding:
@@ -125,16 +149,6 @@ def _try_memfd() -> str:
 def _try_pidfd() -> str:
     os.close(os.pidfd_open(os.getpid()))
     return "process descriptors work"
-
-
-def _package(name: str) -> Finding:
-    """Looked up, not imported: torch alone takes seconds."""
-    if find_spec(name) is None:
-        return Finding(f"package {name}", "missing", "not installed")
-    try:
-        return Finding(f"package {name}", "ok", version(name.replace("_", "-")))
-    except PackageNotFoundError:
-        return Finding(f"package {name}", "ok", "version unknown")
 
 
 LOOKS = (_system, _native_core, _shared_memory, _engines, _ports, _gpu)

@@ -24,6 +24,7 @@ VERBS = {  # verb -> (module, what it does)
     "chat": ("chat", "talk to a model"),
     "check": ("check", "validate configuration files"),
     "doctor": ("doctor", "what is installed and works here"),
+    "engines": ("engines", "engines and their environments"),
     "bench": ("bench", "measure an endpoint"),
 }
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130

@@ -13,6 +13,9 @@ import msgspec
 from smmf_core.config.section import Count, Limit, Seconds, Section
 
 
+CacheType = Literal["", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
+
 class EchoOptions(Section):
     """`[engine]` of the echo backend."""
 
@@ -25,30 +28,66 @@ class EchoOptions(Section):
     max_model_len: Count = 32_768
 
 
+class EchoEmbedOptions(Section):
+    """`[engine]` of the echo backend under task "embed" or "rerank"."""
+
+    dimensions: Count = 32
+    matryoshka: bool = False
+    step_ms: Seconds = 0.0
+    load_s: Seconds = 0.0
+    max_model_len: Count = 8192
+
+
 class ReferenceOptions(Section):
     """`[engine]` of the reference backend. `max_model_len` 0: what the model's config says."""
 
     max_model_len: Limit = 0
+    chat_template: str = ""  # a Jinja file; "": the model's own
 
 
 class TransformersOptions(Section):
     """`[engine]` of the transformers backend."""
 
-    max_model_len: Limit = 0
-    adapters: dict[str, str] = {}
+    max_model_len: Limit = 0  # 0: what the model's config says
+    kv_cache_tokens: Limit = 0  # of all requests and kept prefixes; 0: what memory allows
+    prefix_cache_tokens: Limit = 16_384  # of ended requests, kept for reuse; 0: none
+    prefill_tokens: Count = 512  # prompt tokens of one step: bounds how long answers wait for it
+    chat_template: str = ""  # a Jinja file; "": the model's own
+    adapters: dict[str, str] = {}  # LoRA: name -> folder
+    trust_remote_code: bool = False  # for checkpoints that bring a model file of their own
+    device_map: Literal["", "auto", "balanced", "sequential"] = ""  # over several GPUs and the CPU
+    quantization: str = ""  # wins over [optimization]
+    compile: bool = False  # torch.compile
+    threads: Limit = 0  # of a CPU; 0: torch's own choice
 
 
 class LlamaCppOptions(Section):
-    """`[engine]` of the llama_cpp backend."""
+    """`[engine]` of the llama_cpp backend, under llama.cpp's names."""
 
-    n_ctx: Limit = 0
-    adapters: dict[str, str] = {}
+    n_ctx: Limit = 0  # tokens of one sequence; 0: the model's own, less where memory is short
+    n_batch: Count = 512  # tokens of one step
+    n_ubatch: Count = 512  # of them, computed at once
+    n_threads: Limit = 0  # 0: one for a tiny model, else the cores shared among the replicas
+    n_threads_batch: Limit = 0  # while prompts are computed; 0: like n_threads
+    n_gpu_layers: int = -1  # -1: all; without a GPU none
+    split_mode: Literal["none", "layer", "row"] = "layer"  # of a model over several GPUs
+    main_gpu: Limit = 0
+    tensor_split: list[Seconds] = []  # shares of the GPUs
+    flash_attn: bool = False  # faster with long prompts; then results depend on the batch
+    type_k: CacheType = ""  # of the KV cache; "": by [optimization] dtype, auto is f16
+    type_v: CacheType = ""  # quantised: only with flash_attn
+    kv_unified: bool = False  # all sequences share n_ctx tokens, none has a cache of its own
+    use_mmap: bool = True
+    use_mlock: bool = False
+    chat_template: str = ""  # a Jinja file; "": the model's own
+    adapters: dict[str, str] = {}  # LoRA: name -> GGUF file
 
 
 class MlxOptions(Section):
     """`[engine]` of the mlx backend. `max_model_len` 0: what the model's config says."""
 
     max_model_len: Limit = 0
+    chat_template: str = ""  # a Jinja file; "": the model's own
     prefill_step_size: Count = 512  # prompt tokens of one step, padding included
     prefix_cache_mb: Limit = 256  # caches of ended sequences kept for reuse; 0: none
     adapter_path: str = ""  # one LoRA adapter of mlx-lm for the whole model
@@ -56,9 +95,16 @@ class MlxOptions(Section):
 
 
 class EmbedOptions(Section):
-    """`[engine]` of an embedding or rerank model."""
+    """`[engine]` of the transformers backend under task "embed" or "rerank"."""
 
-    max_model_len: Limit = 0
+    max_model_len: Limit = 0  # tokens of one text; 0: what the model's files say
+    pooling: Literal[
+        "", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
+    ] = ""  # "": what the model's files say, else mean
+    normalize: bool | None = None  # null: what the model's files say, else true
+    matryoshka_dimensions: list[Count] = []  # lengths at which its vectors may be cut
+    threads: Limit = 0  # 0: torch's own choice
+    trust_remote_code: bool = False
 
 
 ENGINE_OPTIONS: dict[str, type[Section]] = {
@@ -69,7 +115,7 @@ ENGINE_OPTIONS: dict[str, type[Section]] = {
     "mlx": MlxOptions,
 }
 EMBED_OPTIONS: dict[str, type[Section]] = {
-    "echo": EchoOptions,
+    "echo": EchoEmbedOptions,
     "transformers": EmbedOptions,
     "llama_cpp": LlamaCppOptions,
 }

@@ -131,6 +131,9 @@ def load_model(path: str | Path) -> ModelConfig:
     adapters = config.engine.get("adapters")
     if isinstance(adapters, dict):
         config.engine["adapters"] = {n: _beside(file, str(p)) for n, p in adapters.items()}
+    for key in ("chat_template", "adapter_path"):
+        if given := config.engine.get(key):
+            config.engine[key] = _beside(file, str(given))
     return config
 
 

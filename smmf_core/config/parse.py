@@ -18,13 +18,24 @@ from smmf_core.config import later
 from smmf_core.config.engine_options import engine_options
 from smmf_core.config.lines import Path, key_lines
 from smmf_core.config.problems import ConfigProblems, Problem, in_words, key_name, nearest
-from smmf_core.config.schema import InferenceDefaults, ModelConfig, ServerConfig
+from smmf_core.config.schema import InferenceDefaults, ModelConfig, Optimization, ServerConfig
 from smmf_core.config.section import Section
-from smmf_core.plugins import BACKENDS, backend_names
+from smmf_core.errors import CannotStart
+from smmf_core.plugins import (
+    BACKENDS,
+    PLACEMENT,
+    STRATEGIES,
+    backend_names,
+    load,
+    strategy_names,
+)
 
 MODEL_ALIASES = {"model_name": "name", "model_type": "type", "model_path": "path"}
 _MODEL_SECTIONS = ("model", "deployment", "optimization", "engine", "inference", "routing")
 _SERVER_SECTIONS = ("server", "timeouts", "limits", "log")
+_STRATEGY = ("routing", "strategy")
+_EMBED_STEPS = 4  # of single texts may be open
+_MAX_EMBED_SLOTS = 512  # each reserves room in the token ring
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _ERROR_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -108,15 +119,29 @@ def parse_model(text: str, name: str, env: Mapping[str, str], read: ReadFile) ->
     file = _File(text, name, env, read)
     _check_sections(file, _MODEL_SECTIONS, later.MODEL_SECTIONS)
     _rename_aliases(file)
+    _set_slots(file)
     sections = {
         field.name: _read_section(file, (field.name,), file.section(field.name), field.type)
         for field in msgspec.structs.fields(ModelConfig)
         if field.name in ("model", "deployment", "optimization", "routing")
     }
     engine = _read_engine(file, file.section("model"))
+    _check_strategy(file, file.section("routing").get("strategy"))
     inference = _read_table(file, "inference", file.section("inference"), InferenceDefaults)
     file.finish()
     return ModelConfig(engine=engine, inference=inference, source=name, **sections)
+
+
+def _set_slots(file: _File) -> None:
+    """A slot of an embedding model is an open request, often of one text only: by default there are
+    enough for the next steps to be full while the answers of the last one are on their way."""
+    if file.section("model").get("task") not in ("embed", "rerank"):
+        return
+    size = file.section("optimization").get("max_batch_size", Optimization().max_batch_size)
+    if isinstance(size, int):
+        file.table.setdefault("deployment", {})
+        slots = min(_EMBED_STEPS * size, _MAX_EMBED_SLOTS)
+        file.section("deployment").setdefault("max_concurrency", slots)
 
 
 def _read_engine(file: _File, model: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +157,21 @@ def _read_engine(file: _File, model: dict[str, Any]) -> dict[str, Any]:
         return engine
     options = engine_options(backend, str(model.get("task", "generate")))
     return engine if options is None else _read_table(file, "engine", engine, options)
+
+
+def _check_strategy(file: _File, name: Any) -> None:
+    """A plug-in's is loaded: a Router could do nothing about one that is broken."""
+    if not isinstance(name, str) or name in STRATEGIES or name in later.VALUES[_STRATEGY]:
+        return
+    try:
+        if name in strategy_names():
+            load(PLACEMENT, name)
+        else:
+            choices = ", ".join(f"'{choice}'" for choice in strategy_names())
+            hint = nearest(name, strategy_names())
+            file.problem(_STRATEGY, "value", f"'{name}' is not one of {choices}{hint}")
+    except CannotStart as error:
+        file.problem(_STRATEGY, "value", str(error))
 
 
 def is_server_text(text: str) -> bool:

@@ -122,7 +122,7 @@ class Optimization(Section):
 class Routing(Section):
     """`[routing]`"""
 
-    strategy: Literal["round_robin", "least_connections", "weighted"] = "least_connections"
+    strategy: Text = "least_connections"  # a built-in one or a plug-in's (plugins.strategy_names)
 
 
 class ModelConfig(Section):

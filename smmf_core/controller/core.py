@@ -12,7 +12,7 @@ from typing import Protocol
 
 from smmf_core.config import ServerConfig
 from smmf_core.controller import adapters, rings
-from smmf_core.errors import ControlError
+from smmf_core.errors import CannotStart, ControlError
 from smmf_core.lifecycle import (
     DRAINING,
     LOADING,
@@ -48,7 +48,8 @@ class Effects(Protocol):
     """What the core has done by its shell."""
 
     def spawn(self, child: Child) -> int:
-        """Start its process and return the pid. Raises OSError."""
+        """Start its process and return the pid. Raises OSError, and CannotStart when trying again
+        would not help."""
 
     def kill(self, child: Child, force: bool) -> None:
         """SIGTERM, or SIGKILL with `force`."""
@@ -176,13 +177,14 @@ class ControllerCore:
         rings.forget(worker, router)
         self._connect(worker, router, is_new=False)
 
-    def on_exit(self, child: Child, reason: str, now: float) -> None:
+    def on_exit(self, child: Child, reason: str, now: float, is_unfit: bool = False) -> None:
         """Its process is gone.
 
         1. Its peers forget it.
         2. It had been told to end: its successor starts, if one is wanted.
         3. It is not wanted: nothing follows.
-        4. It died: restart with back-off, or FAILED with the reason kept.
+        4. It died: restart with back-off, or FAILED with the reason kept; at once when its
+           environment is unfit for it.
         """
         rings.tell_gone(child, self._peers(child), self._effects)  # 1
         if child.state == DRAINING or not child.wanted:
@@ -195,7 +197,7 @@ class ControllerCore:
         else:  # 4
             former = child.state
             child.reason = child.reason or reason
-            child.die(now, self._config.timeouts.start_s)
+            child.die(now, self._config.timeouts.start_s, is_unfit)
             self._effects.record(child, former)
         self._effects.publish()
         self._go_on_stopping(now)
@@ -321,9 +323,10 @@ class ControllerCore:
         self._effects.record(child, former)
         try:
             child.pid = self._effects.spawn(child)
-        except OSError as error:
-            child.reason = f"cannot be started: {error}"
-            child.die(now, self._config.timeouts.start_s)
+        except (OSError, CannotStart) as error:
+            is_unfit = isinstance(error, CannotStart)
+            child.reason = str(error) if is_unfit else f"cannot be started: {error}"
+            child.die(now, self._config.timeouts.start_s, is_unfit)
             self._effects.record(child, STARTING)
         self._effects.publish()
 

@@ -28,6 +28,7 @@ class Process:
         self.pidfd = os.pidfd_open(pid)
         self.start_time = start_time(pid) or 0
         self._popen = popen  # None: adopted, its exit status is init's
+        self.status: int | None = None  # once buried, if known
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -40,14 +41,14 @@ class Process:
         os.close(self.pidfd)
         if self._popen is None:
             return "ended with unknown status"
-        status = self._popen.wait()
+        self.status = status = self._popen.wait()
         if status < 0:
             return f"killed by {signal.Signals(-status).name}"
         return f"exited with status {status}"
 
 
-def spawn(argv: list[str], log: Path) -> Process:
-    """Start a process that inherits nothing but its log. Raises OSError."""
+def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None) -> Process:
+    """Start a process that inherits no descriptor but its log. Raises OSError."""
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as output:
@@ -56,6 +57,7 @@ def spawn(argv: list[str], log: Path) -> Process:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env=environment,
             close_fds=True,
             start_new_session=True,
         )

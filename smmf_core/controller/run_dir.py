@@ -17,6 +17,7 @@ from smmf_core.errors import ControlError
 _SOCKET_PATH_BYTES = 107  # sockaddr_un's 108, less the closing zero
 _LONGEST_NAME = "router-999-999999.sock"
 _STATE = "children.json"
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class ChildRecord(msgspec.Struct):
@@ -63,6 +64,18 @@ class RunDir:
     def endpoint(self, router: int, epoch: int) -> str:
         """Where a Router takes requests' answers and Workers connect (ZeroMQ)."""
         return f"ipc://{self.path}/router-{router}-{epoch}.sock"
+
+    def package_environment(self) -> dict[str, str]:
+        """Environment variables under which another interpreter imports this very smmf_core, and
+        nothing else of this one's."""
+        folder = self.path / "python"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        link = folder / "smmf_core"
+        if not link.is_symlink() or link.readlink() != _PACKAGE:
+            link.unlink(missing_ok=True)
+            link.symlink_to(_PACKAGE)
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
     def lock(self, name: str) -> None:
         """Keep it for this process's life. Raises ControlError naming the pid that has it."""

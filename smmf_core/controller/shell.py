@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from smmf_core.controller.listeners import Listeners
 from smmf_core.controller.process import Process
 from smmf_core.controller.run_dir import ChildRecord, RunDir
 from smmf_core.controller.specs import Specs
+from smmf_core.environments.catalog import UNFIT
 from smmf_core.lifecycle import Child
 from smmf_core.messages import (
     PROTOCOL,
@@ -171,10 +173,14 @@ class ControllerShell:
 
     def spawn(self, child: Child) -> int:
         number = "--epoch" if child.role == ROUTER else "--incarnation"
-        argv = [self._specs.python(child), "-m", f"smmf_core.{child.role}.main"]
+        python = self._specs.python(child)
+        is_elsewhere = python != sys.executable
+        module = "smmf_core.worker.elsewhere" if is_elsewhere else f"smmf_core.{child.role}.main"
+        argv = [python, "-m", module]
         argv += ["--run-dir", str(self.run_dir.path), "--id", str(child.id)]
         argv += [number, str(child.incarnation)]
-        started = process.spawn(argv, self.log_of(child))
+        environment = self.run_dir.package_environment() if is_elsewhere else None
+        started = process.spawn(argv, self.log_of(child), environment)
         self.processes[child.key] = started
         if self._loop is not None:
             self._loop.add_reader(started.pidfd, self._on_dead, child.key)
@@ -368,13 +374,15 @@ class ControllerShell:
             self._on_readable(channel, child)
             if self._channels.get(key) is channel:
                 self._forget(channel, fd, child)
-        reason = dead.bury() + self._last_words(child)
+        died_of, last_words = dead.bury(), self._last_words(child)
+        is_unfit = dead.status == UNFIT
+        reason = last_words if is_unfit else f"{died_of}: {last_words}" if last_words else died_of
         if child.role == ROUTER:
             self.run_dir.remove_router_socket(child.id, child.incarnation)
-        self.core.on_exit(child, reason, time.monotonic())
+        self.core.on_exit(child, reason, time.monotonic(), is_unfit)
 
     def _last_words(self, child: Child) -> str:
-        """The end of the log of a process that failed before it was ready."""
+        """The last line of the log of a process that failed before it was ready."""
         if child.ready_at is not None:
             return ""
         try:
@@ -382,7 +390,7 @@ class ControllerShell:
         except OSError:
             return ""
         lines = tail.decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
+        return lines[-1] if lines else ""
 
     # --- small things ---
 

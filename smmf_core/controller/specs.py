@@ -11,6 +11,7 @@ import msgspec
 
 from smmf_core.config import ModelConfig, ServerConfig
 from smmf_core.controller.core import ROUTER
+from smmf_core.environments.interpreter import interpreter
 from smmf_core.lifecycle import Child
 from smmf_core.registry import ModelRegistry
 from smmf_core.wire.control import spec_digest
@@ -40,9 +41,12 @@ class Specs:
         return self._digests[child.model]
 
     def python(self, child: Child) -> str:
-        """The interpreter: a model's engine may live in an environment of its own."""
+        """The interpreter: a model's engine may live in an environment of its own.
+
+        Raises CannotStart.
+        """
         config = self._configs.get(child.model)
-        return (config.deployment.python if config is not None else "") or sys.executable
+        return sys.executable if config is None else interpreter(config)
 
 
 def _router_spec(config: ServerConfig) -> bytes:

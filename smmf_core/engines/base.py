@@ -51,6 +51,8 @@ class EngineSpec:
     capabilities: list[str] = field(default_factory=list)
     check: Callable[[Submit], None] = lambda submit: None  # ApiError for what it cannot run
     device: str = "cpu"  # where it computes, as `smmf ps` shows it
+    max_sequences: int = 0  # an engine with a scheduler of its own takes so many; 0: max_batch_size
+    stop_strings: list[str] = field(default_factory=list)  # the family's own, in chats
 
 
 @dataclass(slots=True, eq=False)
@@ -131,8 +133,10 @@ class EmbedSpec:
     vocab_size: int
     dimensions: int = 1  # of a vector; 1: a score
     is_matryoshka: bool = False  # the front of a vector is a vector too
-    matryoshka: list[int] = field(default_factory=list)  # the lengths that are; []: any
+    matryoshka: list[int] = field(default_factory=list)  # of these lengths; []: of any
     bucket_tokens: int = 16  # texts whose lengths differ by less share a step: padding is cheap
+    prompts: dict[str, str] = field(default_factory=dict)  # by name: what is put before a text
+    default_prompt: str = ""
     device: str = "cpu"
     capabilities: list[str] = field(default_factory=list)
 
@@ -148,10 +152,10 @@ class Text:
 class EmbedEngine(Protocol):
     """Vectors (task "embed") or scores (task "rerank") of texts. All calls come from one thread.
 
-    `tokenize` takes texts or token ids, which it gives the special tokens that they lack; with a
-    `query`, each is the document of a pair. `max_tokens` 0: nothing is cut (the Worker refuses what
-    is above the context); else a text, or the document of a pair, is cut to so many at its end, and
-    to what the context leaves room for. Raises ApiError for what it cannot take.
+    `tokenize` takes texts, or token ids as they are; with a `query`, each text is the document of a
+    pair. `max_tokens` 0: nothing is cut (the Worker refuses what is above the context); else a
+    text, or the document of a pair, is cut at its end to so many, and to what the context leaves
+    room for. Raises ApiError for what it cannot take.
     `encode` is one step: float32 [len(texts), dimensions], as the client gets them (pooled,
     normalised; scores after their sigmoid); it pads. Raising costs the requests of this batch;
     EngineDead ends the Worker. It may have `metrics()`, as a StepEngine.

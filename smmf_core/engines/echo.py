@@ -19,7 +19,7 @@ import msgspec
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import EchoOptions
-from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
+from smmf_core.engines.base import EmbedEngine, EngineSpec, Logprobs, Output, Sequence
 from smmf_core.engines.schema_example import example
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
@@ -289,5 +289,9 @@ def _logprobs(token: int, best: int) -> Logprobs:
     return -0.25, top
 
 
-def create(config: ModelConfig) -> EchoEngine:
-    return EchoEngine(config)
+def create(config: ModelConfig) -> EchoEngine | EmbedEngine:
+    if config.model.task == "generate":
+        return EchoEngine(config)
+    from smmf_core.engines.echo_embed import EchoEmbedEngine
+
+    return EchoEmbedEngine(config, EchoTokenizer())

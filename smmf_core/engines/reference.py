@@ -17,12 +17,15 @@ import numpy as np
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import ReferenceOptions
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
+from smmf_core.engines.checks import check_tokens, refuse_adapter, refuse_grammar
 from smmf_core.engines.llama_config import parse_config
 from smmf_core.engines.llama_load import load_weights
 from smmf_core.engines.llama_numpy import Array, Cache, Chunk, Llama
+from smmf_core.engines.prompt_side import load_prompt_side
 from smmf_core.engines.sampling import Sampler, describe
-from smmf_core.engines.template import load_chat_template
-from smmf_core.engines.text import load_tokenizer, read_json
+from smmf_core.engines.text import read_json
+from smmf_core.errors import ApiError
+from smmf_core.messages import Submit
 
 PREFILL_TOKENS = 256  # prompt tokens of one step: bounds how long running answers wait for a joiner
 
@@ -47,33 +50,46 @@ class ReferenceEngine:
 
     spec: EngineSpec
 
-    def __init__(self, folder: Path, options: ReferenceOptions) -> None:
-        self._folder = folder
+    def __init__(self, config: ModelConfig, options: ReferenceOptions) -> None:
+        self._config = config
         self._options = options
         self._running: dict[int, _Running] = {}
+        self._failed: list[Output] = []  # told with the next step
         self._model: Llama
 
     def load(self, progress: Callable[[float], None]) -> None:
         """Raises OSError or ValueError, in one sentence, when the folder holds no such model."""
-        path = self._folder / "config.json"
+        folder = Path(self._config.model.path).expanduser()
+        path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: this is not a model folder.")
         config = parse_config(read_json(path))
         context_length = self._options.max_model_len or config.context_length
-        tokenizer = load_tokenizer(self._folder, config.vocab_size)
+        side = load_prompt_side(folder, self._config)
+        tokenizer = side.tokenizer
         if tokenizer.vocab_size > config.vocab_size:
             raise ValueError(
                 f"The tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}."
             )
-        template = load_chat_template(self._folder)
-        weights = load_weights(self._folder, config, progress)
+        weights = load_weights(folder, config, progress)
         self._model = Llama(config, weights, context_length)
-        capabilities = ["completion", "logprobs", *(["chat"] if template else [])]
-        self.spec = EngineSpec(context_length, tokenizer, template, True, capabilities)
+        self.spec = EngineSpec(
+            context_length,
+            tokenizer,
+            side.chat_template,
+            capabilities=[*side.capabilities, "logprobs"],
+            check=_check,
+            stop_strings=side.stop_strings,
+        )
 
     def add(self, sequences: list[Sequence]) -> None:
         tokenizer, config = self.spec.tokenizer, self._model.config
         for sequence in sequences:
+            try:
+                check_tokens(sequence.prompt, config.vocab_size)
+            except ApiError as error:
+                self._failed.append(Output(sequence, 0, error=error))
+                continue
             prompt = sequence.prompt[: sequence.prompt_len]
             output = sequence.prompt[sequence.prompt_len :]
             sampler = Sampler(sequence.params, prompt, output, tokenizer.eos_ids, config.vocab_size)
@@ -84,13 +100,13 @@ class ReferenceEngine:
             self._running.pop(sequence.id, None)
 
     def ready_at(self, now: float) -> float:
-        return now if self._running else math.inf
+        return now if self._running or self._failed else math.inf
 
     def step(self) -> list[Output]:
         """One forward pass. A sequence that fails is given back with its error and leaves."""
+        outputs, self._failed = self._failed, []
         planned = self._plan()
-        logits = self._model.forward([chunk for _, chunk in planned])
-        outputs: list[Output] = []
+        logits = self._model.forward([chunk for _, chunk in planned]) if planned else []
         for (running, chunk), rows in zip(planned, logits, strict=True):
             if running.describes_prompt:
                 self._describe_prompt(running, chunk, rows)
@@ -146,10 +162,15 @@ class ReferenceEngine:
         return output
 
 
+def _check(submit: Submit) -> None:
+    refuse_adapter(submit)
+    refuse_grammar(submit)
+
+
 def create(config: ModelConfig) -> ReferenceEngine:
     """Raises ValueError for an unknown key in `[engine]`."""
     try:
         options = msgspec.convert(config.engine, ReferenceOptions)
     except msgspec.ValidationError as error:
         raise ValueError(f"[engine]: {error}") from None
-    return ReferenceEngine(Path(config.model.path).expanduser(), options)
+    return ReferenceEngine(config, options)

@@ -17,14 +17,11 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from smmf_core.engines.text import read_json, special_token
+from smmf_core.engines.text import read_json, special_tokens
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
-_SPECIAL_TOKENS = (
-    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
-)  # fmt: skip
 # Ends the final message while it is rendered. Its own last space tells whether the template trims.
 _CONTINUE_MARK = "\ue000smmf-continue\ue000 "
 _REASON_CHARACTERS = 300  # of a template's error in ours: it may quote a whole message
@@ -81,8 +78,9 @@ class ChatTemplate:
         return _cut_at_mark(text) if submit.continue_final_message else text
 
 
-def load_chat_template(folder: Path) -> ChatTemplate | None:
-    """The template of a model folder, None if it has none. Raises ValueError.
+def load_chat_template(folder: Path, tokens: dict[str, str] | None = None) -> ChatTemplate | None:
+    """The template of a model folder, None if it has none. Raises ValueError. `tokens` are the
+    special tokens that its files may leave unsaid.
 
     1. `chat_template.jinja`. 2. `chat_template` of tokenizer_config.json: a string, or a list of
     named templates, of which one is `default`.
@@ -96,8 +94,7 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
         named = {"default": template} if template else {}
     if "default" not in named:
         return None
-    tokens = {key: special_token(config.get(key)) for key in _SPECIAL_TOKENS}
-    return ChatTemplate(named, {key: token for key, token in tokens.items() if token is not None})
+    return ChatTemplate(named, {**(tokens or {}), **special_tokens(folder)})
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

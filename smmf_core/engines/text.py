@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import tokenizers
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE_PIECE = "\u2581"  # sentencepiece writes a space as this lower block
+_CONFIG = "tokenizer_config.json"
+_SPECIAL_TOKENS = (
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+)  # fmt: skip
 
 
 class HfTokenizer:
@@ -48,6 +53,10 @@ class HfTokenizer:
     def encode(self, text: str, add_special: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
+    def token_id(self, piece: str) -> int | None:
+        found: int | None = self._tokenizer.token_to_id(piece)
+        return found
+
     def token_bytes(self, token: int) -> bytes:
         return self._bytes[token]
 
@@ -67,7 +76,7 @@ def load_tokenizer(folder: Path, vocab_size: int = 0) -> HfTokenizer:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises plain Exception
         raise ValueError(f"{path} is not a tokenizer: {error}") from None
-    return HfTokenizer(tokenizer, _eos_ids(folder, tokenizer), vocab_size)
+    return HfTokenizer(tokenizer, end_ids(folder, tokenizer.token_to_id), vocab_size)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -90,15 +99,23 @@ def special_token(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _eos_ids(folder: Path, tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
-    """The ids that end a text: those of all three files together (a file names one or a list)."""
+def special_tokens(folder: Path) -> dict[str, str]:
+    """`bos_token` and so on, of special_tokens_map.json and tokenizer_config.json, which wins."""
+    files = (read_json(folder / name) for name in ("special_tokens_map.json", _CONFIG))
+    given = {key: value for file in files for key, value in file.items()}
+    tokens = {key: special_token(given.get(key)) for key in _SPECIAL_TOKENS}
+    return {key: token for key, token in tokens.items() if token is not None}
+
+
+def end_ids(folder: Path, token_to_id: Callable[[str], int | None]) -> frozenset[int]:
+    """The ids that end a text: those of all files together (a file names one or a list)."""
     ids: list[int | None] = []
     for name in ("generation_config.json", "config.json"):
         value = read_json(folder / name).get("eos_token_id")
         ids.extend(value if isinstance(value, list) else (value,))
-    token = special_token(read_json(folder / "tokenizer_config.json").get("eos_token"))
+    token = special_tokens(folder).get("eos_token")
     if token is not None:
-        ids.append(tokenizer.token_to_id(token))
+        ids.append(token_to_id(token))
     return frozenset(id_ for id_ in ids if id_ is not None)
 
 
@@ -123,12 +140,9 @@ class _PieceReader:
 
     def __call__(self, piece: str, token: int) -> bytes:
         if self._is_byte_level:
-            return _byte_level_bytes(piece)
+            return byte_level_bytes(piece)
         if self._is_metaspace or self._has_byte_fallback:
-            match = _BYTE_PIECE.fullmatch(piece) if self._has_byte_fallback else None
-            if match:
-                return bytes.fromhex(match[1])
-            return piece.replace(_SPACE_PIECE, " ").encode()
+            return sentencepiece_bytes(piece, self._has_byte_fallback)
         return self._tokenizer.decode([token]).encode()
 
 
@@ -151,10 +165,25 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 
 _ALPHABET = _byte_level_alphabet()
+_LETTERS = {byte: letter for letter, byte in _ALPHABET.items()}
 
 
-def _byte_level_bytes(piece: str) -> bytes:
+def sentencepiece_bytes(piece: str, has_byte_fallback: bool = True) -> bytes:
+    """The bytes of a sentencepiece piece: a lower block is a space, `<0xNN>` may be a byte."""
+    match = _BYTE_PIECE.fullmatch(piece) if has_byte_fallback else None
+    if match:
+        return bytes.fromhex(match[1])
+    return piece.replace(_SPACE_PIECE, " ").encode()
+
+
+def byte_level_bytes(piece: str) -> bytes:
+    """The bytes of a piece of GPT-2's alphabet; of another piece, its text."""
     try:
         return bytes(_ALPHABET[character] for character in piece)
     except KeyError:  # not made of byte characters: plain text
         return piece.encode()
+
+
+def byte_level_text(token: bytes) -> str:
+    """Bytes in GPT-2's alphabet."""
+    return "".join(map(_LETTERS.__getitem__, token))

@@ -19,7 +19,8 @@ from smmf_core.http.request import Request
 from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
 from smmf_core.router.core import RouterCore
-from smmf_core.router.response import Answer
+from smmf_core.router.fleet import Model
+from smmf_core.router.response import Answer, StreamAnswer
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -27,6 +28,12 @@ _JSON = (b"content-type", b"application/json")
 _PREFIXES = ("/v1", "/api/v1", "")  # OpenAI's, DB-GPT's, llama.cpp's
 _BYTES_PER_TOKEN = 4  # an estimate, until the Worker's Admit tells
 _CORS_MAX_AGE_S = b"600"
+_EMBED_ROUTES = {"embed": "embeddings", "rerank": "rerank"}  # as metrics name them
+_PATHS = {
+    "generate": "/v1/chat/completions and /v1/completions",
+    "embed": "/v1/embeddings",
+    "rerank": "/v1/rerank",
+}
 _EXPOSED = b"x-request-id, x-smmf-instance, retry-after"
 
 
@@ -70,6 +77,8 @@ class Routes:
             self._routes[f"{prefix}/models"] = ("GET", self._models)
             self._routes[f"{prefix}/chat/completions"] = ("POST", self._chat)
             self._routes[f"{prefix}/completions"] = ("POST", self._completion)
+            self._routes[f"{prefix}/embeddings"] = ("POST", self._embeddings)
+            self._routes[f"{prefix}/rerank"] = ("POST", self._rerank)
 
     # --- Application ---
 
@@ -184,6 +193,12 @@ class Routes:
     def _completion(self, request: Request, headers: Headers, tenant: int) -> None:
         self._generate(request, headers, tenant, "completion")
 
+    def _embeddings(self, request: Request, headers: Headers, tenant: int) -> None:
+        self._embed(request, headers, tenant, "embed")
+
+    def _rerank(self, request: Request, headers: Headers, tenant: int) -> None:
+        self._embed(request, headers, tenant, "rerank")
+
     def _generate(self, request: Request, headers: Headers, tenant: int, dialect: str) -> None:
         """Decode, check, queue. Everything that is wrong with the request is said here."""
         self._check_media_type(request)
@@ -193,8 +208,7 @@ class Routes:
             decoded = openai.parse(dialect, request.body)
             model, adapter = core.fleet.find_adapter(decoded.model)
             metrics = gateway.metrics.model(model.name)
-            if (unavailable := core.fleet.unavailable(model)) is not None:
-                raise unavailable
+            self._check_model(model, "generate")
             parsed = openai.finish(decoded, model.entry.defaults)
             submit = parsed.submit
             submit.adapter = adapter
@@ -204,9 +218,8 @@ class Routes:
             renderer = openai.Renderer(
                 parsed, f"{number:x}", gateway.wall_s, decoded.model, self._fingerprint
             )
-            answer = Answer(
-                request, parsed, renderer, gateway.table, metrics, headers, dialect, gateway.on_end
-            )
+            sink = (request, renderer, gateway.table, metrics, headers, dialect, gateway.on_end)
+            answer = StreamAnswer(parsed, *sink) if parsed.stream else Answer(*sink)
             tokens = parsed.prompt_bytes // _BYTES_PER_TOKEN + 1
             answer.request = core.submit(
                 submit, model, answer, parsed.n_choices, tokens, tenant, _timeout_s(request),
@@ -217,6 +230,47 @@ class Routes:
             raise
         request.answer = answer
         gateway.opened(answer)
+
+    def _embed(self, request: Request, headers: Headers, tenant: int, task: str) -> None:
+        """As _generate, for vectors or scores.
+
+        Such a request takes one slot, however many texts it has: its Worker takes texts from all
+        requests in turn, so a long one does not keep others out, as it would by taking all slots.
+        """
+        self._check_media_type(request)
+        gateway, core, route = self._gateway, self._gateway.core, _EMBED_ROUTES[task]
+        metrics = gateway.metrics.model("")
+        try:
+            parse = openai.parse_embeddings if task == "embed" else openai.parse_rerank
+            wanted = parse(request.body, f"{next(self._ids):x}")
+            embed = wanted.embed
+            model = core.fleet.find(embed.model)
+            metrics = gateway.metrics.model(model.name)
+            self._check_model(model, task)
+            embed.request_id = headers[0][1].decode()
+            embed.priority = _integer(request, b"x-smmf-priority", embed.priority)
+            answer = Answer(
+                request, wanted.renderer, gateway.table, metrics, headers, route, gateway.on_end
+            )
+            tokens = wanted.input_bytes // _BYTES_PER_TOKEN + 1
+            answer.request = core.submit(
+                embed, model, answer, 1, tokens, tenant, _timeout_s(request), gateway.now
+            )
+        except ApiError as error:
+            metrics.requests[route, error.status] += 1
+            raise
+        request.answer = answer
+        gateway.opened(answer)
+
+    def _check_model(self, model: Model, task: str) -> None:
+        """Raises ApiError: it is for something else, or out of service."""
+        if model.entry.task != task:
+            text = (
+                f"The model '{model.name}' is not for this: it answers {_PATHS[model.entry.task]}."
+            )
+            raise ApiError("unsupported_value", text, "model")
+        if (unavailable := self._gateway.core.fleet.unavailable(model)) is not None:
+            raise unavailable
 
     def _check_media_type(self, request: Request) -> None:
         media_type = request.headers.get(b"content-type")

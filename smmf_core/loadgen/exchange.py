@@ -11,7 +11,9 @@ import re
 from dataclasses import dataclass, field
 
 _CONTENT = re.compile(rb'"(?:content|text)":"(?!")')  # a chunk with text; role chunks have none
-_FINISH = re.compile(rb'"finish_reason":\s?"(?:stop|length|tool_calls)"')
+_FINISH = re.compile(  # of an answer in text, or of one in vectors, which has none
+    rb'"finish_reason":\s?"(?:stop|length|tool_calls)"|"object":\s?"list"'
+)
 _COMPLETION = re.compile(rb'"completion_tokens":\s?(\d+)')
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _LAST_CHUNK = b"0\r\n\r\n"

@@ -9,6 +9,7 @@ cdef extern from "smmf/scheduler.hpp" namespace "smmf" nogil:
         kRoundRobin
         kLeastConnections
         kWeighted
+        kExternal
         kOk
         kQueueFull
         kTokensFull
@@ -28,8 +29,25 @@ cdef extern from "smmf/scheduler.hpp" namespace "smmf" nogil:
         uint64_t key
         int64_t worker
 
+    cdef cppclass NativeSeat "smmf::Seat":
+        int64_t worker
+        int64_t slots
+        int64_t taken
+        double weight
+
+    cdef cppclass Ask:
+        int64_t width
+        bool fits(const NativeSeat&)
+
+    cdef cppclass SlotTable:
+        vector[NativeSeat*] seats
+
+    cdef cppclass External:
+        size_t (*call)(void*, const SlotTable&, const Ask&)
+        void* context
+
     cdef cppclass NativeScheduler "smmf::Scheduler":
-        void set_model(int64_t, int, int64_t, int64_t) except +
+        void set_model(int64_t, int, int64_t, int64_t, External) except +
         vector[uint64_t] remove_model(int64_t) except +
         void set_tenant(int64_t, double) except +
         void worker_up(int64_t, int64_t, int64_t, double) except +
@@ -51,5 +69,6 @@ cdef extern from "smmf/scheduler.hpp" namespace "smmf" nogil:
 
 cdef class Scheduler:
     cdef NativeScheduler native
+    cdef dict rules
     cdef vector[Assignment] assigned
     cdef vector[uint64_t] expired

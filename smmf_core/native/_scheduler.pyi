@@ -1,12 +1,27 @@
+from collections.abc import Callable
+from typing import NamedTuple
+
 ROUND_ROBIN: int
 LEAST_CONNECTIONS: int
 WEIGHTED: int
+EXTERNAL: int
 
 OK: int
 QUEUE_FULL: int
 TOKENS_FULL: int
 UNKNOWN_MODEL: int
 DUPLICATE: int
+
+class Seat(NamedTuple):
+    """One worker that has room, as a placement rule sees it."""
+
+    worker: int
+    slots: int
+    taken: int
+    weight: float
+
+Rule = Callable[[list[Seat], int], int]
+"""(workers with room, slots that are needed) -> which of them, by its place in the list"""
 
 class Scheduler:
     """Which request goes to which worker, and when; rules in csrc/smmf/{scheduler,wait_queue,
@@ -15,9 +30,18 @@ class Scheduler:
 
     def __init__(self) -> None: ...
     def set_model(
-        self, model: int, strategy: int, max_waiting: int, max_waiting_tokens: int
+        self,
+        model: int,
+        strategy: int,
+        max_waiting: int,
+        max_waiting_tokens: int,
+        rule: Rule | None = None,
     ) -> None:
-        """Add a model or change it. Limits: requests and tokens that may wait, 0 for no limit."""
+        """Add a model or change it. Limits: requests and tokens that may wait, 0 for no limit.
+
+        `rule` is who chooses with EXTERNAL. Should it raise or choose what there is not, that is
+        told on stderr once, and LEAST_CONNECTIONS chooses from then on.
+        """
 
     def remove_model(self, model: int) -> list[int]:
         """Returns the keys that waited, now forgotten, in arrival order. What runs goes on."""

@@ -1,12 +1,17 @@
 # distutils: language = c++
 """The Python face of csrc/smmf/scheduler.hpp; it translates types, the rules are in the header."""
 
+import sys
+import traceback
+from typing import NamedTuple
+
 from libc.stdint cimport int64_t, uint64_t
 from libcpp cimport bool
 
 ROUND_ROBIN = kRoundRobin
 LEAST_CONNECTIONS = kLeastConnections
 WEIGHTED = kWeighted
+EXTERNAL = kExternal
 
 OK = kOk
 QUEUE_FULL = kQueueFull
@@ -15,11 +20,64 @@ UNKNOWN_MODEL = kUnknownModel
 DUPLICATE = kDuplicate
 
 
+class Seat(NamedTuple):
+    worker: int
+    slots: int
+    taken: int
+    weight: float
+
+
+cdef class _Rule:
+    """A placement rule of Python's; after its first failure it is told of and not asked again."""
+
+    cdef readonly object choose
+    cdef bool has_failed
+
+    def __init__(self, choose):
+        self.choose = choose
+        self.has_failed = False
+
+
+cdef size_t _ask(void* context, const SlotTable& table, const Ask& ask) noexcept with gil:
+    cdef _Rule rule = <_Rule>context
+    cdef size_t nothing = <size_t>-1
+    cdef size_t row
+    cdef NativeSeat* seat
+    if rule.has_failed:
+        return nothing
+    try:
+        rows, seats = [], []
+        for row in range(table.seats.size()):
+            seat = table.seats[row]
+            if ask.fits(seat[0]):
+                rows.append(row)
+                seats.append(Seat(seat.worker, seat.slots, seat.taken, seat.weight))
+        chosen = rule.choose(seats, ask.width)
+        if not 0 <= chosen < len(rows):
+            raise IndexError(f"a placement rule chose seat {chosen} of {len(rows)}")
+        return rows[chosen]
+    except Exception:
+        rule.has_failed = True
+        traceback.print_exc(file=sys.stderr)
+        return nothing
+
+
 cdef class Scheduler:
+    def __init__(self):
+        self.rules = {}
+
     def set_model(
-        self, int64_t model, int strategy, int64_t max_waiting, int64_t max_waiting_tokens
+        self, int64_t model, int strategy, int64_t max_waiting, int64_t max_waiting_tokens,
+        rule=None,
     ):
-        self.native.set_model(model, strategy, max_waiting, max_waiting_tokens)
+        cdef External external
+        if rule is not None:
+            known = self.rules.get(model)
+            if known is None or known.choose is not rule:
+                self.rules[model] = _Rule(rule)  # kept: the model's table has its address
+            external.call = _ask
+            external.context = <void*>self.rules[model]
+        self.native.set_model(model, strategy, max_waiting, max_waiting_tokens, external)
 
     def remove_model(self, int64_t model):
         return self.native.remove_model(model)

@@ -12,7 +12,17 @@ from typing import Protocol
 
 from smmf_core.config import Timeouts
 from smmf_core.errors import ApiError
-from smmf_core.messages import Cancel, Failure, Registry, Result, Submit, ToWorker, Usage
+from smmf_core.messages import (
+    Cancel,
+    Failure,
+    Registry,
+    Request,
+    Result,
+    Submit,
+    ToWorker,
+    Usage,
+    Vectors,
+)
 from smmf_core.native import _scheduler
 from smmf_core.native._scheduler import Scheduler
 from smmf_core.router.fleet import Fleet, Model
@@ -28,7 +38,7 @@ class Sink(Protocol):
 
     def placed(self, request: Open) -> None: ...
     def admitted(self, prompt_tokens: int) -> None: ...
-    def result(self, result: Result) -> None: ...
+    def result(self, result: Result | Vectors) -> None: ...
     def finished(self, usage: Usage) -> None: ...
     def failed(self, error: ApiError) -> None: ...
     def may_retry(self) -> bool:
@@ -62,7 +72,7 @@ class Open:
     )
 
     def __init__(
-        self, key: int, model: Model, submit: Submit, sink: Sink, width: int, tokens: int
+        self, key: int, model: Model, submit: Request, sink: Sink, width: int, tokens: int
     ) -> None:
         self.key = key
         self.model = model
@@ -97,12 +107,12 @@ class RouterCore:
     # --- requests ---
 
     def submit(
-        self, submit: Submit, model: Model, sink: Sink, width: int, tokens: int, tenant: int,
+        self, submit: Request, model: Model, sink: Sink, width: int, tokens: int, tenant: int,
         timeout_s: float | None, now: float,
     ) -> Open:  # fmt: skip
         """Accept a request and queue it. Raises ApiError `queue_full`, with Retry-After.
 
-        `width`: sequences, one slot each. `tokens`: an estimate of the prompt's.
+        `width`: its slots, one a sequence. `tokens`: an estimate of the prompt's.
         """
         if self._max_open and len(self.open) >= self._max_open:
             raise self._queue_full(model)
@@ -175,7 +185,7 @@ class RouterCore:
             self.scheduler.correct_tokens(key, prompt_tokens)
             request.sink.admitted(prompt_tokens)
 
-    def on_result(self, key: int, result: Result) -> None:
+    def on_result(self, key: int, result: Result | Vectors) -> None:
         request = self.open.get(key)
         if request is not None:
             request.sink.result(result)
@@ -197,7 +207,8 @@ class RouterCore:
         request = self.open.get(key)
         if request is None or request.worker < 0:
             return
-        if request.submit.stream or not request.admitted:
+        streams = isinstance(request.submit, Submit) and request.submit.stream
+        if streams or not request.admitted:
             self.abort(key, ApiError("inference_timeout", "The model stopped answering in time."))
 
     def abort(self, key: int, error: ApiError) -> None:

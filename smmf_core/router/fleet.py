@@ -7,11 +7,16 @@ both arrived. Pure; owns the Scheduler's models and workers, must not own reques
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from smmf_core.errors import ApiError
+from smmf_core.errors import ApiError, CannotStart
 from smmf_core.messages import ModelEntry, Registry, WorkerEntry
 from smmf_core.native import _scheduler
 from smmf_core.native._scheduler import Scheduler
+from smmf_core.plugins import PLACEMENT, load
+
+if TYPE_CHECKING:
+    from smmf_core.native._scheduler import Rule
 
 STRATEGIES = {
     "round_robin": _scheduler.ROUND_ROBIN,
@@ -39,6 +44,20 @@ class Replica:
     model: int
     slots: int
     online: bool
+
+
+def _placement(name: str) -> tuple[int, Rule | None]:
+    """The Scheduler's number of a strategy, and the rule of one that is plugged in.
+
+    The configuration was checked by the Controller; a plug-in that is gone since, or fails here
+    only, leaves the default in its place.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name], None
+    try:
+        return _scheduler.EXTERNAL, load(PLACEMENT, name)
+    except CannotStart:
+        return STRATEGIES["least_connections"], None
 
 
 class Fleet:
@@ -102,8 +121,9 @@ class Fleet:
             if entry.state in OUT_OF_SERVICE:
                 orphans += self._scheduler.remove_model(index)
                 model.was_ready = False
-            strategy = STRATEGIES[entry.strategy]
-            self._scheduler.set_model(index, strategy, entry.max_queue, entry.max_queue_tokens)
+            strategy, rule = _placement(entry.strategy)
+            limits = entry.max_queue, entry.max_queue_tokens
+            self._scheduler.set_model(index, strategy, *limits, rule)
         self._names = {name: m for m in self.models.values() for name in m.entry.aliases}
         self._names |= {m.name: m for m in self.models.values()}
         self._adapters = {

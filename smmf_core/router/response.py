@@ -1,13 +1,13 @@
 """One HTTP answer: the sink that turns a request's events into bytes on its connection.
 
-Streams are framed and sent natively by the StreamTable; this file handles what happens once per
-request. Owns the answer's state; must not queue or place.
+An Answer is sent whole; a StreamAnswer is framed and sent natively by the StreamTable, and this
+file handles what happens once per request. Owns the answer's state; must not queue or place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ from smmf_core.messages import (
     CHOICE_END,
     DATA,
     TOKENS,
-    Result,
+    Submit,
     TokenBatch,
     Usage,
 )
@@ -52,35 +52,38 @@ class Connection(Protocol):
     def abort(self) -> None: ...
 
 
-class Answer:
-    """The sink of one HTTP request.
+class WholeRenderer(Protocol):
+    """What makes the body of an answer that is sent whole."""
 
-    States: waiting -> placed -> streaming -> ending (all bytes queued) -> done.
+    def response(self, result: Any, usage: Usage) -> bytes: ...
+
+
+class Answer:
+    """The sink of one HTTP request whose answer is sent whole, whatever it asked for.
+
+    States: waiting -> placed -> done.
     """
 
     __slots__ = (
-        "_completion",
         "_connection",
         "_metrics",
         "_on_end",
-        "_parsed",
         "_renderer",
         "_result",
         "_route",
         "_table",
-        "close_after",
         "done",
         "ending",
         "headers",
         "prompt_tokens",
         "request",
     )
+    _renderer: WholeRenderer
 
     def __init__(
         self,
         connection: Connection,
-        parsed: Parsed,
-        renderer: Renderer,
+        renderer: WholeRenderer,
         table: StreamTable,
         metrics: ModelMetrics,
         headers: list[tuple[bytes, bytes]],
@@ -88,19 +91,16 @@ class Answer:
         on_end: Callable[[Answer], None],
     ) -> None:
         self._connection = connection
-        self._parsed = parsed
         self._renderer = renderer
         self._table = table
         self._metrics = metrics
         self._route = route
         self._on_end = on_end
-        self._result: Result | None = None
-        self._completion = [0] * parsed.n_choices if parsed.continuous_usage else []
+        self._result: Any = None
         self.headers = headers
         self.request: Open | None = None
         self.prompt_tokens = 0
-        self.ending = False
-        self.close_after = False
+        self.ending = False  # all bytes of a stream are queued
         self.done = False
 
     @property
@@ -111,89 +111,40 @@ class Answer:
     # --- from the core ---
 
     def placed(self, request: Open) -> None:
-        """A Worker gets the request: make its stream (again, after a Worker died)."""
-        table, connection, parsed = self._table, self._connection, self._parsed
-        key, now = request.key, request.placed_at
-        has_head = False
-        if request.submit.attempt:
-            has_head = table.emitted(key)[0]  # its Worker died between Admit and the first token
-            self._metrics.failovers += 1
-            self.headers.pop()
-        else:
-            self._metrics.queue.record(now - request.accepted_at)
-        self.headers.append((b"x-smmf-instance", request.instance.encode()))
-        attempt = request.submit.attempt
-        if not parsed.stream:
-            table.open(key, attempt, -1, None, b"", b"", b"", False, now)
-            return
-        renderer = self._renderer
-        frame = None if parsed.logprobs or parsed.continuous_usage else renderer.frame
-        head = b"" if has_head else connection.head(200, _SSE + self.headers)
-        first = b"" if has_head else renderer.first()
-        fd, chunked = connection.fileno, connection.chunked
-        table.open(key, attempt, fd, frame, renderer.prefix, head, first, chunked, now)
-        if connection.is_paused:  # the head is not out yet: nothing may overtake it
-            table.block(key)
+        """A Worker gets the request (again, after a Worker died)."""
+        self._count_placed(request)
+        attempt, now = request.submit.attempt, request.placed_at
+        self._table.open(request.key, attempt, -1, None, b"", b"", b"", False, now)
 
     def admitted(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
-        if self._parsed.stream:
-            self._connection.begin_stream()
 
-    def result(self, result: Result) -> None:
+    def result(self, result: Any) -> None:
         self._result = result
 
     def finished(self, usage: Usage) -> None:
-        if self._parsed.stream:
-            self._count(200, usage)
-            self._table.append(self.key, self._renderer.tail(usage), True)
-            self.ending = True
-        else:
-            if self._result is None:
-                raise ValueError("the Worker finished without a result")
-            body = self._renderer.response(self._result, usage)
-            self._count(200, usage)
-            self._table.close(self.key)
-            self.done = True
-            self._connection.respond(200, [_JSON, *self.headers], body)
+        if self._result is None:
+            raise ValueError("the Worker finished without a result")
+        body = self._renderer.response(self._result, usage)
+        self._count(200, usage)
+        self._table.close(self.key)
+        self.done = True
+        self._connection.respond(200, [_JSON, *self.headers], body)
         self._on_end(self)
 
     def failed(self, error: ApiError) -> None:
-        """A real status while nothing was sent, else one error event and the end."""
-        request = self.request
         self._count(error.status, None)
         self._count_partial()
-        if self._parsed.stream and request is not None and self._table.emitted(request.key)[0]:
-            self._table.append(request.key, self._renderer.error_event(error), True)
-            self.ending = self.close_after = True
-        else:
-            if request is not None:
-                self._table.close(request.key)
-            self.done = True
-            headers = [_JSON, *error.headers(), *self.headers]
-            self._connection.respond(error.status, headers, error.body())
+        self._refuse(error)
         self._on_end(self)
 
     def may_retry(self) -> bool:
-        """Not after tokens, nor after what may be the prompt's echo, which is no token."""
-        assert self.request is not None
-        was_sent, tokens = self._table.emitted(self.key)
-        return tokens == 0 and not (was_sent and self.request.submit.echo_prompt)
+        return True
 
     # --- from the shell ---
 
     def on_event(self, kind: int, choice: int, count: int, payload: bytes) -> None:
-        """A record of a stream that is not framed natively: logprobs, continuous usage."""
-        renderer, usage = self._renderer, self._usage(choice, count if kind != CHOICE_END else 0)
-        if kind == TOKENS:
-            text = payload[count * _ID_BYTES :].decode("utf-8", "replace")
-            body = renderer.tokens(choice, TokenBatch(text, [], []), usage) if text else b""
-        elif kind == DATA:
-            body = renderer.tokens(choice, _decode_tokens(payload), usage)
-        else:
-            body = renderer.choice_end(choice, count, usage)
-        if body:
-            self._table.append(self.key, body, False)
+        """A record of a stream: a whole answer has none."""
 
     def unsent(self, rest: bytes) -> None:
         """What the native send could not send; empty: the connection is broken."""
@@ -210,7 +161,6 @@ class Answer:
         """All bytes are with the kernel or the transport: the answer is over."""
         self._table.close(self.key)
         self.done = True
-        self._connection.end_stream(self.close_after)
 
     def gone(self, reason: str) -> None:
         """The client went away, or is not worth waiting for."""
@@ -221,11 +171,22 @@ class Answer:
         if self.request is not None:
             self._table.close(self.request.key)
 
-    def _usage(self, choice: int, count: int) -> Usage | None:
-        if not self._completion:
-            return None
-        self._completion[choice] += count
-        return Usage(self.prompt_tokens, sum(self._completion))
+    # --- inside ---
+
+    def _refuse(self, error: ApiError) -> None:
+        if self.request is not None:
+            self._table.close(self.request.key)
+        self.done = True
+        headers = [_JSON, *error.headers(), *self.headers]
+        self._connection.respond(error.status, headers, error.body())
+
+    def _count_placed(self, request: Open) -> None:
+        if request.submit.attempt:
+            self._metrics.failovers += 1
+            self.headers.pop()
+        else:
+            self._metrics.queue.record(request.placed_at - request.accepted_at)
+        self.headers.append((b"x-smmf-instance", request.instance.encode()))
 
     def _count_partial(self) -> None:
         """Tokens of an answer that did not come to its end were read and generated all the same."""
@@ -243,7 +204,105 @@ class Answer:
         _, admitted, first, last, tokens = self._table.stats(self.key)
         accepted = self.request.accepted_at
         metrics.request.record(max(admitted, last) - accepted)
-        if self._parsed.stream and tokens:
+        if tokens:  # they come one by one in a stream only
             metrics.first_token.record(first - accepted)
             if tokens > 1:
                 metrics.per_token.record((last - first) / (tokens - 1))
+
+
+class StreamAnswer(Answer):
+    """The sink of one HTTP request that streams.
+
+    States: waiting -> placed -> streaming -> ending (all bytes queued) -> done.
+    """
+
+    __slots__ = ("_completion", "_parsed", "close_after")
+    _renderer: Renderer
+
+    def __init__(
+        self,
+        parsed: Parsed,
+        connection: Connection,
+        renderer: Renderer,
+        table: StreamTable,
+        metrics: ModelMetrics,
+        headers: list[tuple[bytes, bytes]],
+        route: str,
+        on_end: Callable[[Answer], None],
+    ) -> None:
+        super().__init__(connection, renderer, table, metrics, headers, route, on_end)
+        self._parsed = parsed
+        self._completion = [0] * parsed.n_choices if parsed.continuous_usage else []
+        self.close_after = False
+
+    # --- from the core ---
+
+    def placed(self, request: Open) -> None:
+        """A Worker gets the request: make its stream (again, after a Worker died)."""
+        table, connection, parsed = self._table, self._connection, self._parsed
+        self._count_placed(request)
+        key, attempt, now = request.key, request.submit.attempt, request.placed_at
+        # its Worker may have died between Admit and the first token
+        has_head = attempt > 0 and table.emitted(key)[0]
+        renderer = self._renderer
+        frame = None if parsed.logprobs or parsed.continuous_usage else renderer.frame
+        head = b"" if has_head else connection.head(200, _SSE + self.headers)
+        first = b"" if has_head else renderer.first()
+        fd, chunked = connection.fileno, connection.chunked
+        table.open(key, attempt, fd, frame, renderer.prefix, head, first, chunked, now)
+        if connection.is_paused:  # the head is not out yet: nothing may overtake it
+            table.block(key)
+
+    def admitted(self, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self._connection.begin_stream()
+
+    def finished(self, usage: Usage) -> None:
+        self._count(200, usage)
+        self._table.append(self.key, self._renderer.tail(usage), True)
+        self.ending = True
+        self._on_end(self)
+
+    def may_retry(self) -> bool:
+        """Not after tokens, nor after what may be the prompt's echo, which is no token."""
+        assert self.request is not None
+        was_sent, tokens = self._table.emitted(self.key)
+        submit = self.request.submit
+        has_echo = isinstance(submit, Submit) and submit.echo_prompt
+        return tokens == 0 and not (was_sent and has_echo)
+
+    # --- from the shell ---
+
+    def on_event(self, kind: int, choice: int, count: int, payload: bytes) -> None:
+        """A record of a stream that is not framed natively: logprobs, continuous usage."""
+        renderer, usage = self._renderer, self._usage(choice, count if kind != CHOICE_END else 0)
+        if kind == TOKENS:
+            text = payload[count * _ID_BYTES :].decode("utf-8", "replace")
+            body = renderer.tokens(choice, TokenBatch(text, [], []), usage) if text else b""
+        elif kind == DATA:
+            body = renderer.tokens(choice, _decode_tokens(payload), usage)
+        else:
+            body = renderer.choice_end(choice, count, usage)
+        if body:
+            self._table.append(self.key, body, False)
+
+    def complete(self) -> None:
+        super().complete()
+        self._connection.end_stream(self.close_after)
+
+    # --- inside ---
+
+    def _refuse(self, error: ApiError) -> None:
+        """A real status while nothing was sent, else one error event and the end."""
+        request = self.request
+        if request is None or not self._table.emitted(request.key)[0]:
+            super()._refuse(error)
+            return
+        self._table.append(request.key, self._renderer.error_event(error), True)
+        self.ending = self.close_after = True
+
+    def _usage(self, choice: int, count: int) -> Usage | None:
+        if not self._completion:
+            return None
+        self._completion[choice] += count
+        return Usage(self.prompt_tokens, sum(self._completion))

@@ -29,6 +29,7 @@ from smmf_core.messages import (
     Result,
     ToWorker,
     Usage,
+    Vectors,
 )
 from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
@@ -41,7 +42,7 @@ _PENDING_BYTES = 1 << 20  # of one slow client: minutes of text; beyond it the c
 _UNREAD_S = 60.0  # how long the rest of an ended stream waits for a client that reads nothing
 _log = logging.getLogger("smmf.router")
 
-_decode_result = msgspec.msgpack.Decoder(Result).decode
+_decode_result = msgspec.msgpack.Decoder(Result | Vectors).decode
 _decode_failure = msgspec.msgpack.Decoder(Failure).decode
 
 

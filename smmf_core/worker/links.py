@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from smmf_core.messages import Attach, Cancel, Ready, Submit
-from smmf_core.native._ring import wait
+from smmf_core.errors import ApiError
+from smmf_core.messages import Attach, Cancel, Ready
+from smmf_core.native._ring import drain_eventfd, wait
 from smmf_core.wire.requests import WorkerContext, WorkerSocket, worker_identity
 from smmf_core.wire.token_stream import TokenWriter
-from smmf_core.worker.core import RouterKey, WorkerCore
+from smmf_core.worker.contract import Core, RouterKey, failure
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class Link:
 class Links:
     """All Routers of this Worker. The loop calls `receive`, then `flush` after each step."""
 
-    def __init__(self, core: WorkerCore) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
         self._context = WorkerContext()
         self._links: dict[RouterKey, Link] = {}
@@ -63,13 +64,16 @@ class Links:
 
     def receive(self, now: float) -> None:
         """Hand everything that has arrived to the core."""
-        core = self._core
+        core, takes = self._core, self._core.takes
         for key, link in self._links.items():
             for message in link.socket.receive():
-                if type(message) is Submit:
+                if type(message) is takes:
                     core.on_submit(key, message, now)
-                elif type(message) is Cancel:
+                elif isinstance(message, Cancel):
                     core.on_cancel(key, message.key, message.attempt)
+                else:
+                    error = ApiError("unsupported_value", "The model has another task.", "model")
+                    core.out[key].append(failure(message, error))
 
     def flush(self, steps: int) -> None:
         """Publish the records of this turn: per Router one tail store, at most one doorbell."""
@@ -83,6 +87,18 @@ class Links:
                 writer.step(steps)
             elif writer.is_blocked:
                 writer.retry()
+
+    def sleep(self, control_fd: int, timeout_s: float | None) -> None:
+        """Until a Router or the Controller has something to say, or room in its full ring."""
+        space_fds = self.space_fds
+        fds = [*self.request_fds, *space_fds, *self.pidfds]
+        if control_fd >= 0:
+            fds.append(control_fd)
+        if not wait(fds, timeout_s):
+            return
+        for fd in space_fds:
+            drain_eventfd(fd)
+        self.remove_dead()
 
     def remove_dead(self) -> None:
         """Forget the Routers whose pidfd says that they died."""

@@ -17,14 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from smmf_core.config import ModelConfig
-from smmf_core.engines.base import EngineDead, StepEngine, StreamEngine
-from smmf_core.plugins import load_backend
+from smmf_core.engines.base import EmbedEngine, EngineDead, StepEngine, StreamEngine
+from smmf_core.environments.catalog import UNFIT
+from smmf_core.errors import CannotStart
+from smmf_core.plugins import load_backend, why_not_loaded
 from smmf_core.worker.control import WorkerControl
 
 if TYPE_CHECKING:
     from smmf_core.native._batcher import Batcher
-    from smmf_core.worker.core import WorkerCore
+    from smmf_core.worker.contract import Core
     from smmf_core.worker.links import Links
+
+Engine = StepEngine | StreamEngine | EmbedEngine
 
 _ONE_THREAD = ("echo", "reference")  # their results must not depend on the thread count
 _MAX_DRAIN_S = 30.0  # after SIGTERM; the Controller kills earlier if it wants
@@ -45,6 +49,11 @@ def main() -> int:
         return 1
     try:
         engine = _load(config, control)
+    except (ImportError, CannotStart) as error:
+        reason = why_not_loaded(config.model.backend, error)
+        print(f"cannot load {config.model.name}: {reason}", file=sys.stderr)
+        control.set_state("failed", reason)
+        return UNFIT
     except Exception as error:  # whatever a model's files or library may raise
         print(f"cannot load {config.model.name}: {error!r}", file=sys.stderr)
         control.set_state("failed", str(error) or type(error).__name__)
@@ -68,12 +77,12 @@ def _await_config(control: WorkerControl) -> ModelConfig | None:
     return control.config
 
 
-def _load(config: ModelConfig, control: WorkerControl) -> StepEngine | StreamEngine:
+def _load(config: ModelConfig, control: WorkerControl) -> Engine:
     if config.model.backend in _ONE_THREAD:
         for name in _THREAD_VARIABLES:  # before numpy
             os.environ.setdefault(name, "1")
     print(f"loading {config.model.name} ({config.model.backend})", file=sys.stderr, flush=True)
-    engine: StepEngine | StreamEngine = load_backend(config.model.backend)(config)
+    engine: Engine = load_backend(config.model.backend)(config)
 
     def progress(done: float) -> None:
         control.progress = done
@@ -89,42 +98,73 @@ def _load(config: ModelConfig, control: WorkerControl) -> StepEngine | StreamEng
     return engine
 
 
-def _serve(engine: StepEngine | StreamEngine, config: ModelConfig, control: WorkerControl) -> None:
-    from smmf_core.worker.core import WorkerCore
-    from smmf_core.worker.links import Links
-
-    core = WorkerCore(engine.spec, _batcher(config))
-    links = Links(core)
+def _serve(engine: Engine, config: ModelConfig, control: WorkerControl) -> None:
     control.metrics = getattr(engine, "metrics", dict)
-    gc.collect()
-    gc.freeze()  # the model and the modules are for life
-    control.loaded(core, links)
-    if hasattr(engine, "step"):
-        from smmf_core.worker import step_loop
-
-        step_engine = cast(StepEngine, engine)
-        step_loop.run(step_engine, core, links, control)
-        step_engine.close()
+    if hasattr(engine, "encode"):
+        _serve_embed(cast(EmbedEngine, engine), config, control)
+    elif hasattr(engine, "step"):
+        _serve_steps(cast(StepEngine, engine), config, control)
     else:
-        asyncio.run(_stream(engine, core, links, control))
+        asyncio.run(_serve_streams(engine, config, control))
+
+
+def _serve_steps(engine: StepEngine, config: ModelConfig, control: WorkerControl) -> None:
+    from smmf_core.worker import step_loop
+    from smmf_core.worker.core import WorkerCore
+
+    core = WorkerCore(engine.spec, _batcher(config, engine.spec.max_sequences))
+    links = _connect(core, control)
+    step_loop.run(engine, core, links, control)
+    engine.close()
     links.close()
 
 
-async def _stream(
-    engine: StreamEngine, core: WorkerCore, links: Links, control: WorkerControl
-) -> None:
+async def _serve_streams(engine: StreamEngine, config: ModelConfig, control: WorkerControl) -> None:
+    from smmf_core.worker.core import WorkerCore
     from smmf_core.worker.stream_loop import StreamLoop
 
+    core = WorkerCore(engine.spec, _batcher(config, engine.spec.max_sequences))
+    links = _connect(core, control)
     await StreamLoop(engine, core, links, control).run()
     await engine.close()
+    links.close()
 
 
-def _batcher(config: ModelConfig) -> Batcher:
+def _serve_embed(engine: EmbedEngine, config: ModelConfig, control: WorkerControl) -> None:
+    from smmf_core.worker import embed_loop
+    from smmf_core.worker.embed_batcher import EmbedBatcher
+    from smmf_core.worker.embed_core import EmbedCore
+
+    options = config.optimization
+    delay_s = options.max_batch_delay_ms / 1000 if options.batching == "static" else None
+    sizes = options.max_batch_size, options.max_batch_tokens
+    batcher = EmbedBatcher(*sizes, delay_s, engine.spec.bucket_tokens)
+    core = EmbedCore(engine.spec, engine.tokenize, batcher)
+    links = _connect(core, control)
+    embed_loop.run(engine, core, links, control)
+    engine.close()
+    links.close()
+
+
+def _connect(core: Core, control: WorkerControl) -> Links:
+    """Meet the Routers, now that the model can answer."""
+    from smmf_core.worker.links import Links
+
+    links = Links(core)
+    gc.collect()
+    gc.freeze()  # the model and the modules are for life
+    control.loaded(core, links)
+    return links
+
+
+def _batcher(config: ModelConfig, max_sequences: int) -> Batcher:
     from smmf_core.native._batcher import Batcher
 
     options = config.optimization
     is_static = options.batching == "static"
     delay_s = options.max_batch_delay_ms / 1000 if is_static else 0.0
+    if max_sequences and not is_static:  # the engine forms its own steps
+        return Batcher(max_sequences, 0, delay_s, is_static)
     return Batcher(options.max_batch_size, options.max_batch_tokens, delay_s, is_static)
 
 

@@ -44,6 +44,9 @@ def make_sequences(
 ) -> list[Sequence]:
     """n sequences per prompt; choice j of prompt i is sequence i * n + j with a seed of its own."""
     sequences: list[Sequence] = []
+    sampling = submit.sampling
+    if spec.stop_strings and submit.messages is not None:
+        sampling = replace(sampling, stop=[*sampling.stop, *spec.stop_strings])
     for number, prompt in enumerate(prompts):
         limit = spec.context_length - len(prompt.ids)
         if submit.sampling.max_tokens is not None:
@@ -58,7 +61,7 @@ def make_sequences(
                     id=first_id + index + 1,
                     prompt=prompt.ids + emitted,
                     prompt_len=len(prompt.ids),
-                    params=replace(submit.sampling, seed=seed) if index else submit.sampling,
+                    params=replace(sampling, seed=seed) if index else sampling,
                     max_new_tokens=limit,
                     submit=submit,
                     prompt_index=number,

@@ -10,7 +10,6 @@ import math
 import time
 
 from smmf_core.engines.base import EngineDead, StepEngine
-from smmf_core.native._ring import drain_eventfd, wait
 from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.core import WorkerCore
 from smmf_core.worker.links import Links
@@ -50,7 +49,7 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
         now = time.monotonic()
         due = min(engine.ready_at(now), core.batcher.next_deadline(), control.next_report)
         if due > now:
-            _sleep(links, control, None if due == math.inf else due - now)
+            links.sleep(control.fd, None if due == math.inf else due - now)
             control_at = 0.0
 
 
@@ -79,15 +78,3 @@ def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: flo
 def _remove(engine: StepEngine, core: WorkerCore) -> None:
     engine.remove(core.left)
     core.left = []
-
-
-def _sleep(links: Links, control: WorkerControl, timeout_s: float | None) -> None:
-    space_fds = links.space_fds
-    fds = [*links.request_fds, *space_fds, *links.pidfds]
-    if control.fd >= 0:
-        fds.append(control.fd)
-    if not wait(fds, timeout_s):
-        return
-    for fd in space_fds:
-        drain_eventfd(fd)
-    links.remove_dead()

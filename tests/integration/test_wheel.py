@@ -61,7 +61,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"smmf_core", f"smmf-{__version__}.dist-info"}
-    for expected in ("py.typed", "configs/smmf.toml", "configs/local-demo.toml"):
+    for expected in (
+        "py.typed", "configs/smmf.toml", "configs/local-demo.toml", "configs/templates/vicuna.jinja"
+    ):  # fmt: skip
         assert f"smmf_core/{expected}" in names
     assert {f"smmf_core/native/{name}.pyi" for name in NATIVE} <= set(names)
     assert [name for name in names if "train" in name or name.endswith((".cpp", ".pyx"))] == []

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from smmf_core.config import Model, ModelConfig
 from smmf_core.config.engine_options import ReferenceOptions
 from smmf_core.engines.base import Output, Sequence
 from smmf_core.engines.reference import ReferenceEngine
@@ -13,7 +14,8 @@ from smmf_core.messages import Sampling, Submit
 
 
 def open_engine(folder: Path, max_model_len: int = 0) -> ReferenceEngine:
-    engine = ReferenceEngine(folder, ReferenceOptions(max_model_len))
+    model = Model(name="m", backend="reference", path=str(folder))
+    engine = ReferenceEngine(ModelConfig(model), ReferenceOptions(max_model_len))
     engine.load(lambda done: None)
     return engine
 

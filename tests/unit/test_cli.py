@@ -278,7 +278,8 @@ def test_check_estimates_memory_as_the_backend_computes(tmp_path: Path, capsys: 
         )
         assert main(["check", "--json", str(file)]) == 0
         report = json.loads(capsys.readouterr().out)
-        assert report["models"] == [{"name": "tiny", "memory_bytes": need}]
+        (row,) = report["models"]
+        assert (row["name"], row["memory_bytes"]) == ("tiny", need)
     assert report["available_bytes"] > 0
     assert main(["check", str(tmp_path / "local-reference.toml")]) == 0
     assert "2 MiB for 1 replica(s) fits" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from smmf_core.controller.core import (
     ControllerCore,
 )
 from smmf_core.controller.rings import shares
-from smmf_core.errors import ConfigError, ControlError
+from smmf_core.errors import CannotStart, ConfigError, ControlError
 from smmf_core.lifecycle import BACKOFF, DRAINING, FAILED, LOADING, READY, STARTING, STOPPED, Child
 from smmf_core.messages import (
     PROTOCOL,
@@ -50,7 +50,7 @@ class Rig:
         ids: dict[str, int] | None = None,
     ) -> None:
         self.log: list[tuple[Any, ...]] = []
-        self.refusal: OSError | None = None
+        self.refusal: Exception | None = None
         self.next_pid = 100
         registry = ModelRegistry()
         for config in models or [model()]:
@@ -225,6 +225,24 @@ def test_a_process_that_cannot_be_spawned_counts_as_a_short_life() -> None:
     rig.core.start(0.0)
     assert (rig[W0].state, rig[W0].short_lives) == (BACKOFF, 1)
     assert "no python there" in rig[W0].reason
+
+
+def test_what_another_try_would_not_start_has_failed_at_once() -> None:
+    rig = Rig()
+    rig.refusal = CannotStart("backend 'x' is not installed")
+    rig.core.start(0.0)
+    assert (rig[W0].state, rig[W0].reason) == (FAILED, "backend 'x' is not installed")
+    rig.refusal = None
+    rig.core.on_timer(10_000.0)
+    assert rig[W0].state == FAILED
+
+
+def test_a_worker_whose_environment_is_unfit_has_failed_at_once() -> None:
+    rig = Rig()
+    rig.core.start(0.0)
+    rig.take()
+    rig.core.on_exit(rig[W0], "no msgspec there", 1.0, is_unfit=True)
+    assert (rig[W0].state, rig[W0].reason) == (FAILED, "no msgspec there")
 
 
 def test_a_load_that_takes_too_long_is_killed_and_counts_as_failed() -> None:

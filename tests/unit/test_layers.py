@@ -21,12 +21,17 @@ LAYERS = (
     ("smmf_core.router.retry_after", 1),
     ("smmf_core.worker.core", 1),
     ("smmf_core.worker.choice", 1),
+    ("smmf_core.worker.contract", 1),
+    ("smmf_core.worker.embed_batcher", 1),
+    ("smmf_core.worker.embed_core", 1),
+    ("smmf_core.worker.embed_prepare", 1),
     ("smmf_core.worker.prepare", 1),
     ("smmf_core.worker.text", 1),
     ("smmf_core.controller.core", 1),
     ("smmf_core.controller.adapters", 1),
     ("smmf_core.controller.rings", 1),
     ("smmf_core.controller.process", 2),
+    ("smmf_core.adapters", 1),
     ("smmf_core.registry", 1),
     ("smmf_core.lifecycle", 1),
     ("smmf_core.metrics", 1),
@@ -38,6 +43,7 @@ LAYERS = (
     ("smmf_core.engines", 2),
     ("smmf_core.client", 2),
     ("smmf_core.loadgen", 2),
+    ("smmf_core.environments", 2),
     ("smmf_core.router", 3),
     ("smmf_core.worker", 3),
     ("smmf_core.controller", 3),
@@ -49,15 +55,25 @@ LAYERS = (
 )
 BANNED_BELOW_2 = {"asyncio", "socket", "os", "time", "zmq", "logging", "threading", "subprocess"}
 READS_FILES = {"smmf_core.config.load"}  # the loader: the one part of layer 0 that meets the system
+EMBED = tuple(f"smmf_core.engines.embed{part}" for part in ("", "_load", "_pool"))
+MLX = tuple(f"smmf_core.engines.{name}" for name in ("mlx", "mlx_batch", "mlx_import", "mlx_load"))
+VLLM = tuple(
+    f"smmf_core.engines.vllm_{name}"
+    for name in ("adapters", "args", "convert", "load", "stats", "step", "stream")
+)
 ONLY_IN = {
     "zmq": ("smmf_core.wire.requests", "smmf_core.client"),
     "httptools": ("smmf_core.http",),
-    "torch": ("smmf_core.engines.transformers",),
-    "transformers": ("smmf_core.engines.transformers",),
-    "vllm": ("smmf_core.engines.vllm",),
-    "llama_cpp": ("smmf_core.engines.llama_cpp",),
-    "mlx": ("smmf_core.engines.mlx",),
-    "mlx_lm": ("smmf_core.engines.mlx",),
+    "torch": ("smmf_core.engines.transformers", *EMBED),
+    "transformers": (
+        "smmf_core.engines.transformers",
+        "smmf_core.engines.slow_tokenizer",
+        "smmf_core.engines.embed_load",
+    ),
+    "vllm": VLLM,
+    "llama_cpp": ("smmf_core.engines.llama_cpp_api",),
+    "mlx": MLX,
+    "mlx_lm": MLX,
     "sqlalchemy": ("smmf_core.store",),
     "litestar": ("smmf_core.admin",),
 }

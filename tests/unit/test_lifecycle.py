@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -121,3 +122,9 @@ def test_tokens_become_a_rate_that_ages() -> None:
 def test_a_model_is_what_its_best_replica_is(replicas: list[Child], expected: str) -> None:
     assert model_state(replicas) == expected
     assert expected in MODEL_STATES
+
+
+def test_what_no_further_try_would_bring_up_has_failed_at_once() -> None:
+    made = child(STARTING)
+    made.die(5.0, start_s=1.0, is_unfit=True)
+    assert (made.state, made.total_restarts, made.act_at) == (FAILED, 0, math.inf)

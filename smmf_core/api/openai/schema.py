@@ -18,6 +18,7 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 Count = Annotated[int, Meta(ge=1, le=_INT32_MAX)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
 TokenId = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
+Priority = Annotated[int, Meta(ge=-_INT32_MAX, le=_INT32_MAX)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
 Text = Annotated[str, Meta(min_length=1)]
@@ -63,7 +64,7 @@ class Body(msgspec.Struct, kw_only=True, gc=False):
     repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
-    priority: Annotated[int, Meta(ge=-_INT32_MAX, le=_INT32_MAX)] | None = None
+    priority: Priority | None = None
     smmf_echo: dict[str, Any] | None = None
 
 

@@ -1,0 +1,91 @@
+"""MLX: what the engine and the server around it leave of mlx-lm's own `batch_generate`.
+
+Rounds are taken in turn, so that a change of the machine's load meets all three alike; the best
+round counts. Weights are the demo model's, in the format of its checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from bench.engines.harness import CLIENTS, bodies, generation_rate, prompts, served
+from smmf_core.config import Model, ModelConfig, bundled
+from smmf_core.engines.base import Sequence
+from smmf_core.engines.mlx import MlxEngine, create  # before mlx_lm: see engines/mlx_import.py
+from smmf_core.messages import Sampling, Submit
+
+import mlx_lm  # isort: skip
+
+TOKENS = 128  # of an answer
+WORDS = 16  # of a prompt
+ROUNDS = 3
+
+
+def run() -> dict[str, Any]:
+    """Tokens per second at 1, 8 and 32 requests, and each as a ratio to `batch_generate`."""
+    folder = bundled("demo")
+    model, tokenizer, *_ = mlx_lm.load(str(folder))
+    tokenizer.eos_token_ids = []  # answers have the length that was asked for
+    config = ModelConfig(model=Model(name="demo", backend="mlx", path=str(folder)))
+    engine = create(config)
+    engine.load(lambda done: None)
+    toml = f'[model]\nname = "demo"\nbackend = "mlx"\npath = "{folder}"\n'
+    toml += "[deployment]\nmax_concurrency = 64\n"
+    figures: dict[str, Any] = {"mlx_lm": mlx_lm.__version__, "tokens": TOKENS, "requests": {}}
+    with served("mlx", toml) as server:
+        figures["ready_s"] = round(server.ready_s, 2)
+        for count in CLIENTS:
+            best = {"batch_generate": 0.0, "engine": 0.0, "served": 0.0}
+            for number in range(ROUNDS):
+                texts = prompts(count, WORDS, seed=100 * count + number)
+                ids = [tokenizer.encode(text) for text in texts]
+                asked = bodies(server.url, "demo", texts, [TOKENS] * count)
+                rates = {
+                    "batch_generate": _batch_generate(model, tokenizer, ids),
+                    "engine": _stepped(engine, ids),
+                    "served": generation_rate(server.url, asked, count),
+                }
+                best = {name: max(rate, best[name]) for name, rate in rates.items()}
+            figures["requests"][str(count)] = {
+                **{name: round(rate) for name, rate in best.items()},
+                "engine_ratio": round(best["engine"] / best["batch_generate"], 3),
+                "served_ratio": round(best["served"] / best["batch_generate"], 3),
+            }
+    engine.close()
+    return figures
+
+
+def _batch_generate(model: Any, tokenizer: Any, prompts: list[list[int]]) -> float:
+    began = time.perf_counter()
+    answer = mlx_lm.batch_generate(
+        model, tokenizer, prompts, max_tokens=TOKENS, return_token_ids=True
+    )
+    elapsed_s = time.perf_counter() - began
+    assert [len(ids) for ids in answer.token_ids] == [TOKENS] * len(prompts)
+    return len(prompts) * TOKENS / elapsed_s
+
+
+def _stepped(engine: MlxEngine, prompts: list[list[int]]) -> float:
+    """The engine alone, driven as a Worker's loop does."""
+    began = time.perf_counter()
+    rest = dict.fromkeys(range(len(prompts)), TOKENS)
+    engine.add([_sequence(number, prompt) for number, prompt in enumerate(prompts)])
+    while rest:
+        for output in engine.step():
+            assert output.error is None, output.error
+            rest[output.sequence.id] -= 1
+            if not rest[output.sequence.id]:
+                del rest[output.sequence.id]
+                engine.remove([output.sequence])
+    return len(prompts) * TOKENS / (time.perf_counter() - began)
+
+
+def _sequence(number: int, prompt: list[int]) -> Sequence:
+    params = Sampling(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
+    submit = Submit(number, 0, "", "demo", True, 1, None, [prompt], params)
+    return Sequence(number, prompt, len(prompt), params, TOKENS, submit)
+
+
+if __name__ == "__main__":
+    print(run())

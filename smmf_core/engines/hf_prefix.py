@@ -1,0 +1,101 @@
+"""Computed prompts and answers that were kept, for requests that begin alike.
+
+Owns the copies and their bound (tokens, least recently used first); must not know batches.
+"""
+
+from __future__ import annotations
+
+from smmf_core.engines.hf_cache import Budget, Part
+
+MIN_SHARED = 16  # tokens: below, copying is not worth the search
+
+
+def shared(left: list[int], right: list[int]) -> int:
+    """How many tokens two lists have in common at their fronts."""
+    low, high = 0, min(len(left), len(right))
+    if left[:high] == right[:high]:
+        return high
+    while low + 1 < high:  # left[:low] is equal, left[:high] is not
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class Entry:
+    """Tokens of one group, and their keys and values in all layers."""
+
+    __slots__ = ("group", "parts", "tokens")
+
+    def __init__(self, group: str, tokens: list[int], parts: list[Part]) -> None:
+        self.group = group
+        self.tokens = tokens
+        self.parts = parts
+
+
+class PrefixCache:
+    """The latest used is last. `limit` tokens of all entries together; 0: nothing is kept."""
+
+    def __init__(self, limit: int, budget: Budget) -> None:
+        self.tokens = 0
+        self._limit = limit
+        self._budget = budget
+        self._entries: list[Entry] = []
+
+    def wants(self, group: str, tokens: list[int]) -> bool:
+        """Whether these tokens fit and no entry begins with them."""
+        if not MIN_SHARED <= len(tokens) <= self._limit:
+            return False
+        return self.find(group, tokens)[0] < len(tokens)
+
+    def add(self, group: str, tokens: list[int], parts: list[Part]) -> None:
+        """Keep copies of `parts`; entries that these tokens begin with are not needed any more."""
+        for entry in list(self._entries):
+            if entry.group == group and shared(entry.tokens, tokens) == len(entry.tokens):
+                self._drop(entry)
+        while self._entries and self.tokens + len(tokens) > self._limit:
+            self._drop(self._entries[0])
+        if not self._budget.fits(len(tokens)):
+            return
+        self._budget.take(len(tokens))
+        self.tokens += len(tokens)
+        copies = [(keys.clone(), values.clone()) for keys, values in parts]
+        self._entries.append(Entry(group, tokens, copies))
+
+    def find(self, group: str, tokens: list[int]) -> tuple[int, Entry | None]:
+        """The longest common front; below MIN_SHARED: 0."""
+        best, length = None, MIN_SHARED - 1
+        for entry in self._entries:
+            if entry.group == group and entry.tokens[:MIN_SHARED] == tokens[:MIN_SHARED]:
+                common = shared(entry.tokens, tokens)
+                if common > length:
+                    best, length = entry, common
+        if best is None:
+            return 0, None
+        self._entries.remove(best)
+        self._entries.append(best)
+        return length, best
+
+    def free(self, cells: int) -> bool:
+        """Drop what is needed for so many cells of the budget; false: it does not have them."""
+        while self._entries and not self._budget.fits(cells):
+            self._drop(self._entries[0])
+        return self._budget.fits(cells)
+
+    def clear(self) -> bool:
+        """Drop all; true if there was anything."""
+        had = bool(self._entries)
+        for entry in list(self._entries):
+            self._drop(entry)
+        return had
+
+    def drop_group(self, group: str) -> None:
+        for entry in [entry for entry in self._entries if entry.group == group]:
+            self._drop(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        self._entries.remove(entry)
+        self.tokens -= len(entry.tokens)
+        self._budget.take(-len(entry.tokens))

@@ -1,0 +1,90 @@
+"""Which quantisation a model is loaded with: what the configuration wants, what the checkpoint has.
+
+Owns the names of the methods and what each needs installed; must not load anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from smmf_core.config import ModelConfig
+
+_WHILE_LOADING = {"bitsandbytes_8bit": 8, "bitsandbytes_4bit": 4}
+_PACKAGES = {  # what transformers computes with
+    "bitsandbytes": ("bitsandbytes", "accelerate"),
+    "gptq": ("gptqmodel", "optimum"),
+    "awq": ("gptqmodel", "accelerate"),
+    "compressed-tensors": ("compressed_tensors",),
+    "torchao": ("torchao",),
+}
+
+
+@dataclass(slots=True)
+class Quantization:
+    """`bits` of a matrix's numbers, where they are quantised while the model is loaded; else 0."""
+
+    method: str = ""
+    bits: int = 0
+
+
+def quantization(config: ModelConfig, stored: dict[str, Any] | None) -> Quantization:
+    """`stored`: the checkpoint's `quantization_config`. Raises ValueError in one sentence."""
+    wanted = _wanted(config)
+    method = str((stored or {}).get("quant_method") or "")
+    if not method:
+        if not wanted:
+            return Quantization()
+        if wanted not in _WHILE_LOADING:
+            raise ValueError(
+                f"quantization is {wanted!r}, but the checkpoint is not quantised that way; while "
+                f"loading, a model can be quantised to {' or '.join(_WHILE_LOADING)}."
+            )
+        need_packages(wanted)
+        return Quantization(wanted, _WHILE_LOADING[wanted])
+    if wanted and _family(wanted) != _family(method):
+        raise ValueError(f"quantization is {wanted!r}, but the checkpoint is quantised by {method}.")
+    need_packages(method)
+    return Quantization(method)
+
+
+def settings(method: Quantization, dtype: torch.dtype) -> Any:
+    """transformers' own words for a quantisation while loading; `dtype`: what is computed in."""
+    if method.bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def need_packages(method: str) -> None:
+    """Raises ValueError when a package is missing that the method computes with."""
+    for name in _PACKAGES.get(_family(method), ()):
+        if find_spec(name) is None:
+            raise ValueError(
+                f"The quantisation {method} needs the package {name}: "
+                "run `pip install smmf[quantization]`."
+            )
+
+
+def _wanted(config: ModelConfig) -> str:
+    """`quantization` of [engine], else of [optimization], else what load_in_... ask for."""
+    options = config.optimization
+    named: str = config.engine.get("quantization") or options.quantization
+    if named == "bitsandbytes":
+        named = "bitsandbytes_4bit" if options.load_in_4bit else "bitsandbytes_8bit"
+    if named:
+        return named
+    if options.load_in_8bit and options.load_in_4bit:
+        raise ValueError("load_in_8bit and load_in_4bit exclude each other.")
+    if options.load_in_4bit:
+        return "bitsandbytes_4bit"
+    return "bitsandbytes_8bit" if options.load_in_8bit else ""
+
+
+def _family(method: str) -> str:
+    return method.partition("_")[0] if method in _WHILE_LOADING else method

@@ -1,0 +1,1 @@
+"""Where engines live: this interpreter, or managed environments made by `smmf engines install`."""

@@ -1,0 +1,73 @@
+"""What a user sees of an install: a bar on a terminal, a line per step elsewhere.
+
+Owns how progress looks; must not know what is installed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from typing import TextIO
+
+_BAR_CELLS = 24
+_REDRAW_S = 0.1
+_DOWNLOAD = re.compile(r"^Progress (\d+) of (\d+)$")  # pip --progress-bar raw
+_FILE = re.compile(r"^\s*(?:Downloading|Using cached) (\S+)")
+_INSTALLING = "Installing collected packages"
+_MIB = 2**20
+
+
+class Progress:
+    """`steps` is how many `step` calls will come."""
+
+    def __init__(self, steps: int, out: TextIO) -> None:
+        self._steps = steps
+        self._out = out
+        self._is_terminal = out.isatty()
+        self._at = 0
+        self._label = ""
+        self._detail = ""
+        self._part = 0.0  # of the step, as far as a download tells
+        self._drawn_at = 0.0
+
+    def step(self, label: str) -> None:
+        self._at += 1
+        self._label, self._detail, self._part = label, "", 0.0
+        if self._is_terminal:
+            self._draw()
+        else:
+            self._write(f"smmf: {self._at}/{self._steps} {label}\n")
+
+    def tell(self, line: str) -> None:
+        """A line of pip's."""
+        download, file = _DOWNLOAD.match(line), _FILE.match(line)
+        if download is not None:
+            done, total = int(download[1]), max(int(download[2]), 1)
+            self._part = done / total
+            self._detail = f"{self._detail.split('  ')[0]}  {done // _MIB}/{total // _MIB} MiB"
+        elif file is not None:
+            self._detail, self._part = file[1].rsplit("/", 1)[-1], 0.0
+        elif line.startswith(_INSTALLING):
+            self._detail, self._part = "unpacking", 0.0
+        elif line.startswith(("Collecting ", "Building wheel")):
+            self._detail, self._part = line.split(" (")[0].strip().lower(), 0.0
+        if self._is_terminal and time.monotonic() >= self._drawn_at + _REDRAW_S:
+            self._draw()
+
+    def end(self) -> None:
+        if self._is_terminal and self._at:
+            self._write("\r\x1b[K")
+
+    def _draw(self) -> None:
+        self._drawn_at = time.monotonic()
+        done = (self._at - 1 + self._part) / self._steps
+        full = round(done * _BAR_CELLS)
+        bar = "#" * full + "." * (_BAR_CELLS - full)
+        detail = f": {self._detail}" if self._detail else ""
+        text = f"[{bar}] {self._at}/{self._steps} {self._label}{detail}"
+        self._write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()

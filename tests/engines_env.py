@@ -1,0 +1,41 @@
+"""Which engines the tests may count on: all of them, unless SMMF_TEST_WITHOUT says otherwise.
+
+Nothing is skipped silently: a test whose engine is missing fails, naming the command that installs
+it. `SMMF_TEST_WITHOUT=vllm,mlx` leaves engines out, and pytest's first and last lines say so.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from smmf_core.environments.catalog import ENGINES
+from smmf_core.environments.state import NO, state
+
+VARIABLE = "SMMF_TEST_WITHOUT"
+WITHOUT = frozenset(filter(None, os.environ.get(VARIABLE, "").replace(" ", "").split(",")))
+
+
+def summary() -> str:
+    """What is left out; "" when nothing is."""
+    unknown = WITHOUT - ENGINES.keys()
+    if unknown:
+        raise pytest.UsageError(f"{VARIABLE}: {', '.join(unknown)}? There are {', '.join(ENGINES)}")
+    names = ", ".join(sorted(WITHOUT))
+    return f"NOT TESTED, as {VARIABLE} says: engines {names}" if WITHOUT else ""
+
+
+def require(name: str) -> str:
+    """The interpreter that runs the engine `name`. At the top of a module before its packages are
+    imported, or in a test or fixture."""
+    if name in WITHOUT:
+        pytest.skip(f"{VARIABLE} has {name}", allow_module_level=True)
+    found = state(ENGINES[name])
+    if found.installed == NO:
+        pytest.fail(
+            f"{name} is not installed: run `smmf engines install {name}`, or leave its tests out "
+            f"with {VARIABLE}={name}",
+            pytrace=False,
+        )
+    return found.python

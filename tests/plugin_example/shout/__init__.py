@@ -1,0 +1,1 @@
+"""An example of everything that plugs into SMMF."""
