@@ -14,7 +14,8 @@ from smmf_core.environments.catalog import ENGINES
 from smmf_core.environments.state import NO, state
 
 VARIABLE = "SMMF_TEST_WITHOUT"
-WITHOUT = frozenset(filter(None, os.environ.get(VARIABLE, "").replace(" ", "").split(",")))
+_WORDS = os.environ.get(VARIABLE, "").replace(" ", "").replace("_", "-").split(",")
+WITHOUT = frozenset(filter(None, _WORDS))
 
 
 def summary() -> str:
@@ -27,8 +28,9 @@ def summary() -> str:
 
 
 def require(name: str) -> str:
-    """The interpreter that runs the engine `name`. At the top of a module before its packages are
-    imported, or in a test or fixture."""
+    """The interpreter that runs an engine, by its name or its backend's. Called at the top of a
+    module before its packages are imported, or in a test or fixture."""
+    name = name.replace("_", "-")
     if name in WITHOUT:
         pytest.skip(f"{VARIABLE} has {name}", allow_module_level=True)
     found = state(ENGINES[name])

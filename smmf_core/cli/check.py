@@ -16,7 +16,7 @@ from smmf_core.cli.http import add_json_flag, wants_json
 from smmf_core.cli.table import print_json, size
 from smmf_core.config import ConfigProblems, ModelConfig, Problem, load_models, load_server
 from smmf_core.config.parse import is_server_text
-from smmf_core.environments.interpreter import missing
+from smmf_core.environments.interpreter import is_installed, missing
 
 GIB = 2**30
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     models: list[ModelConfig] = []
     if targets or not args.file:
         try:
-            models = load_models(targets)
+            models = load_models(targets, is_installed=is_installed)
         except ConfigProblems as error:
             problems += error.problems
     _report(args, models, problems)

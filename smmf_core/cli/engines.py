@@ -21,6 +21,7 @@ from smmf_core.environments.catalog import (
     closest_variant,
     variant_for_gpu,
 )
+from smmf_core.environments.interpreter import is_here
 from smmf_core.errors import ControlError
 
 _CUDA = re.compile(r"\d+\.\d+")
@@ -87,6 +88,9 @@ def _install(engine: Engine, args: argparse.Namespace) -> int:
         print(f"{engine.name} {version} ({order.device}) is in {sys.prefix}")
         return 0
     made = install(order, sys.stderr, args.force)
+    if is_here(engine):
+        text = f"{sys.prefix} has {engine.name}, too: that is what its models run on, as before"
+        print(f"smmf: {text}", file=sys.stderr)
     print(f"{engine.name} {made.stamp.version} ({made.stamp.device}) is in {made.folder}")
     return 0
 

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from smmf_core.config import ModelFlags, load_models, load_server
 from smmf_core.controller.main import run as run_controller
 from smmf_core.controller.shell import ControllerShell
+from smmf_core.environments.interpreter import is_installed
 from smmf_core.lifecycle import BACKOFF, FAILED, READY, Child
 
 _OVERRIDES = {  # flag -> key of smmf.toml
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     overrides["server.api_keys"] = args.api_key or None
     config = load_server(args.config, overrides)
     flags = ModelFlags(args.backend, args.served_model_name, args.max_model_len, args.replicas)
-    models = load_models(args.target or config.models, flags)
+    models = load_models(args.target or config.models, flags, is_installed)
     return run_controller(config, models, Progress(sys.stdout, sys.stderr))
 
 

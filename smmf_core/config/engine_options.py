@@ -51,7 +51,7 @@ class TransformersOptions(Section):
     max_model_len: Limit = 0  # 0: what the model's config says
     kv_cache_tokens: Limit = 0  # of all requests and kept prefixes; 0: what memory allows
     prefix_cache_tokens: Limit = 16_384  # of ended requests, kept for reuse; 0: none
-    prefill_tokens: Count = 512  # prompt tokens of one step: bounds how long answers wait for it
+    prefill_tokens: Limit = 0  # prompt tokens of one step; 0: 512 on a CPU, 4096 on a GPU
     chat_template: str = ""  # a Jinja file; "": the model's own
     adapters: dict[str, str] = {}  # LoRA: name -> folder
     trust_remote_code: bool = False  # for checkpoints that bring a model file of their own

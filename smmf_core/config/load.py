@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from smmf_core.config.parse import is_server_text, parse_model, parse_server
+from smmf_core.config.parse import embed_slots, is_server_text, parse_model, parse_server
 from smmf_core.config.problems import ConfigProblems, Problem, key_in_words
 from smmf_core.config.schema import Model, ModelConfig, Server, ServerConfig
 from smmf_core.errors import ConfigError
@@ -91,16 +91,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def load_models(targets: list[str], flags: ModelFlags | None = None) -> list[ModelConfig]:
+def load_models(
+    targets: list[str],
+    flags: ModelFlags | None = None,
+    is_installed: Callable[[str], bool] = lambda backend: find_spec(backend) is not None,
+) -> list[ModelConfig]:
     """The models of the targets in their order, names and aliases unique among them.
 
     A target is, in this order of trial:
     1. a pattern (`local-*.toml`): its matches, sorted
     2. a `.toml` file: that model
-    3. a folder with `config.json`: a Hugging Face model, named like the folder
+    3. a folder with `config.json`: a Hugging Face model, named like the folder; an embedding model
+       if it has `modules.json`, a reranker if it classifies sequences
     4. another folder: its `local-*.toml`, sorted
     5. a `.gguf` file
-    Without targets: the demo model. Raises ConfigError naming what is wrong with each.
+    Without targets: the demo model. `is_installed` tells of a backend whether it could run here.
+    Raises ConfigError naming what is wrong with each.
     """
     flags = flags or ModelFlags()
     models: list[ModelConfig] = []
@@ -109,7 +115,7 @@ def load_models(targets: list[str], flags: ModelFlags | None = None) -> list[Mod
         models = [_with_flags(load_model(bundled("local-demo.toml")), flags)]
     for target in targets:
         try:
-            models.extend(_load_target(target, flags))
+            models.extend(_load_target(target, flags, is_installed))
         except ConfigProblems as error:
             problems.extend(error.problems)
     problems.extend(_clashes(models))
@@ -141,7 +147,9 @@ def _beside(file: Path, path: str) -> str:
     return str((file.parent / Path(path).expanduser()).resolve())
 
 
-def _load_target(target: str, flags: ModelFlags) -> list[ModelConfig]:
+def _load_target(
+    target: str, flags: ModelFlags, is_installed: Callable[[str], bool]
+) -> list[ModelConfig]:
     if any(letter in target for letter in _GLOB) and not Path(target).exists():
         pattern = Path(target)
         return _load_files(sorted(pattern.parent.glob(pattern.name)), target)
@@ -151,7 +159,8 @@ def _load_target(target: str, flags: ModelFlags) -> list[ModelConfig]:
             raise _wrong(target, "--backend and the like are for targets without a file")
         return [load_model(target)]
     if (path / "config.json").is_file():
-        return [_from_path(path, path.resolve().name, _folder_backend(path), flags)]
+        backend = _folder_backend(path, is_installed)
+        return [_from_path(path, path.resolve().name, backend, flags)]
     if path.is_dir():
         return _load_files(sorted(path.glob("local-*.toml")), target)
     if target.endswith(".gguf") and path.is_file():
@@ -176,9 +185,9 @@ def _load_files(files: list[Path], target: str) -> list[ModelConfig]:
     return models
 
 
-def _folder_backend(path: Path) -> str:
+def _folder_backend(path: Path, is_installed: Callable[[str], bool]) -> str:
     """transformers where it is installed; without it, `reference` for what that can run."""
-    if find_spec("transformers") is None and _architecture(path).startswith("llama"):
+    if not is_installed("transformers") and _architecture(path).startswith("llama"):
         return "reference"
     return "transformers"
 
@@ -192,8 +201,23 @@ def _architecture(folder: Path) -> str:
 
 def _from_path(path: Path, name: str, backend: str, flags: ModelFlags) -> ModelConfig:
     """A target without a file, named like its path."""
-    model = Model(name=name, backend=backend, path=str(path.resolve()))
-    return _with_flags(ModelConfig(model=model, source=str(path)), flags)
+    model = Model(name=name, backend=backend, path=str(path.resolve()), task=_folder_task(path))
+    config = ModelConfig(model=model, source=str(path))
+    if model.task != "generate":
+        config.deployment.max_concurrency = embed_slots(config.optimization.max_batch_size)
+    return _with_flags(config, flags)
+
+
+def _folder_task(path: Path) -> Literal["generate", "embed", "rerank"]:
+    """By sentence-transformers' own file, or the head of the model; what cannot be read, its engine
+    will tell."""
+    if (path / "modules.json").is_file():
+        return "embed"
+    try:
+        is_classifier = _architecture(path).endswith("forsequenceclassification")
+    except (OSError, ValueError, AttributeError, IndexError):
+        return "generate"
+    return "rerank" if is_classifier else "generate"
 
 
 def _with_flags(config: ModelConfig, flags: ModelFlags) -> ModelConfig:

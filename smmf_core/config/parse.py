@@ -132,16 +132,22 @@ def parse_model(text: str, name: str, env: Mapping[str, str], read: ReadFile) ->
     return ModelConfig(engine=engine, inference=inference, source=name, **sections)
 
 
+def embed_slots(max_batch_size: int) -> int:
+    """The default of an embedding model's max_concurrency.
+
+    A slot is an open request, often of one text only: these are enough for the next steps to be
+    full while the answers of the last one are on their way.
+    """
+    return min(_EMBED_STEPS * max_batch_size, _MAX_EMBED_SLOTS)
+
+
 def _set_slots(file: _File) -> None:
-    """A slot of an embedding model is an open request, often of one text only: by default there are
-    enough for the next steps to be full while the answers of the last one are on their way."""
     if file.section("model").get("task") not in ("embed", "rerank"):
         return
     size = file.section("optimization").get("max_batch_size", Optimization().max_batch_size)
     if isinstance(size, int):
         file.table.setdefault("deployment", {})
-        slots = min(_EMBED_STEPS * size, _MAX_EMBED_SLOTS)
-        file.section("deployment").setdefault("max_concurrency", slots)
+        file.section("deployment").setdefault("max_concurrency", embed_slots(size))
 
 
 def _read_engine(file: _File, model: dict[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import EmbedOptions
 from smmf_core.engines.base import EmbedSpec, Text
-from smmf_core.engines.embed_load import choose_device, context_length, load_model, load_tokenizer
+from smmf_core.engines.embed_load import context_length, load_model, load_tokenizer
 from smmf_core.engines.embed_pool import Head, activation
 from smmf_core.engines.embed_recipe import Recipe, read_recipe
 from smmf_core.engines.embed_text import TextReader
 from smmf_core.engines.hf_passes import is_out_of_memory, raise_if_dead
+from smmf_core.engines.hf_place import choose_device
 
 _CPU_BUCKET = 16  # tokens: a step's fixed cost there is that of few
 _GPU_BUCKET = 128  # a GPU computes many at once: full steps are worth their padding
@@ -35,6 +36,9 @@ class EmbedModel:
     def __init__(self, config: ModelConfig, options: EmbedOptions) -> None:
         self._config = config
         self._options = options
+        self._counts = dict.fromkeys(
+            ("texts_total", "text_tokens_total", "padding_tokens_total"), 0
+        )
 
     def load(self, progress: Callable[[float], None]) -> None:
         """Raises ValueError or OSError with what is wrong with the folder."""
@@ -80,6 +84,9 @@ class EmbedModel:
             if is_out_of_memory(error) and self._device.type == "cuda":
                 torch.cuda.empty_cache()
             raise
+
+    def metrics(self) -> dict[str, float]:
+        return {**self._counts}
 
     def close(self) -> None:
         """The process ends with it."""
@@ -132,6 +139,9 @@ class EmbedModel:
             ids[row, : len(text.ids)] = text.ids
             if text.second_at:
                 types[row, text.second_at : len(text.ids)] = 1
+        self._counts["texts_total"] += len(texts)
+        self._counts["text_tokens_total"] += int(lengths.sum())
+        self._counts["padding_tokens_total"] += ids.size - int(lengths.sum())
         mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
         given = {"input_ids": ids, "attention_mask": mask}
         if self._takes_types:

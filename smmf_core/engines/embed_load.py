@@ -1,6 +1,6 @@
 """Loads an embedding or rerank model and its tokenizer from a folder, in transformers' classes.
 
-Owns the choice of class, device and number format, and the model's limits; must not compute.
+Owns the choice of class and the model's limits; must not compute.
 """
 
 from __future__ import annotations
@@ -13,23 +13,7 @@ import torch
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import EmbedOptions
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def choose_device(wanted: str) -> torch.device:
-    """Raises ValueError for one that is not here."""
-    if wanted == "auto":
-        wanted = "cpu"
-        if torch.cuda.is_available():
-            wanted = "cuda"
-        elif torch.backends.mps.is_available():
-            wanted = "mps"
-    device = torch.device(wanted)
-    is_here = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device.type in is_here and not is_here[device.type]():
-        raise ValueError(f"there is no {device.type} device here")
-    return device
+from smmf_core.engines.hf_place import choose_attention, choose_dtype
 
 
 def load_model(
@@ -49,8 +33,13 @@ def load_model(
         kind = hf.AutoModelForTextEncoding
     else:
         kind = hf.AutoModel
-    more = {"attn_implementation": config.optimization.attention or None} | trust
-    model = kind.from_pretrained(folder, dtype=_dtype(config, device), **more)
+    stored = getattr(found, "dtype", None) or torch.float32  # old configs do not say it
+    model = kind.from_pretrained(
+        folder,
+        dtype=choose_dtype(config.optimization.dtype, stored, device),
+        attn_implementation=choose_attention(config.optimization.attention),
+        **trust,
+    )
     return model.to(device).eval()
 
 
@@ -88,11 +77,3 @@ def refuse_unsupported(config: ModelConfig) -> None:
     options = config.optimization
     if options.load_in_8bit or options.load_in_4bit or options.quantization:
         raise ValueError(f"models of task {config.model.task} are not quantised while they load")
-
-
-def _dtype(config: ModelConfig, device: torch.device) -> torch.dtype | str:
-    """ "auto" is the checkpoint's own; on a CPU float32, where 16 bits are slow."""
-    name = config.optimization.dtype
-    if name != "auto":
-        return _DTYPES[name]
-    return torch.float32 if device.type == "cpu" else "auto"

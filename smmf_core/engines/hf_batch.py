@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.cache_utils import Cache
 
 from smmf_core.engines.base import Logprobs, Sequence
 from smmf_core.engines.hf_cache import Budget, KvStore, Part
 
+_CACHE_NAMES = ("past_key_values", "cache_params")
 _LOOK_AHEAD = 64  # columns whose positions are worked out at once
 _SPARE_COLUMNS = 64  # of a new store: a prompt's store becomes the answer's, which needs some
+
+
+class Group(NamedTuple):
+    """What rows must have in common to be computed together."""
+
+    adapter: str = ""
+    is_long: bool = False  # rotated with the frequencies for long texts (see Loop)
 
 
 class Row:
     """Tokens in one row of a batch: of one sequence, or of several that begin with them.
 
-    `pad` counts the columns of the span that lie before the row's first token. Rows of one `group`
-    (an adapter's name) may be computed together.
+    `pad` counts the columns of the span that lie before the row's first token.
     """
 
     __slots__ = ("described", "group", "pad", "sequences", "tokens")
 
-    def __init__(self, sequences: list[Sequence], tokens: list[int], group: str) -> None:
+    def __init__(self, sequences: list[Sequence], tokens: list[int], group: Group) -> None:
         self.sequences = sequences
         self.tokens = tokens
         self.group = group
@@ -41,41 +49,38 @@ class Row:
 class Model:
     """A loaded model's forward pass, called by the names that its own signature has."""
 
-    def __init__(self, model: Any, device: Any, select: Callable[[str], None]) -> None:
-        names = inspect.signature(_base_of(model).forward).parameters
+    def __init__(self, model: Any, device: torch.device, select: Callable[[str], None]) -> None:
+        """Raises ValueError for a model that keeps its state in a way of its own."""
+        names = inspect.signature(model.forward).parameters
         self.device = device
         self.is_on_host = device.type == "cpu"
+        self.config = model.config
         self.select = select  # the adapter that the next pass runs with
         self.decode_mask: Callable[[torch.Tensor], torch.Tensor] = lambda mask: mask
         self._model = model
+        self._cache_name = next((name for name in _CACHE_NAMES if name in names), "")
         self._takes_positions = "position_ids" in names
         self._takes_keep = "logits_to_keep" in names
+        if not self._cache_name:
+            raise ValueError(f"{type(model).__name__} keeps its state in no cache of transformers.")
 
     def forward(
         self,
         ids: torch.Tensor,
         positions: torch.Tensor,
         mask: torch.Tensor | None,
-        cache: KvStore,
+        cache: Cache,
         keep: int,
     ) -> torch.Tensor:
         """Logits [rows, kept columns, vocabulary]; `keep` 0: of all columns."""
-        names: dict[str, Any] = {}
+        names: dict[str, Any] = {self._cache_name: cache}
         if self._takes_positions:
             names["position_ids"] = positions
         if self._takes_keep:
             names["logits_to_keep"] = keep
-        output = self._model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **names
-        )
+        output = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **names)
         logits: torch.Tensor = output.logits
         return logits[:, -keep:]
-
-
-def _base_of(model: Any) -> Any:
-    """The model itself, under what LoRA adapters wrap around it."""
-    get_base_model = getattr(model, "get_base_model", None)
-    return get_base_model() if get_base_model is not None else model
 
 
 class Batch:
@@ -109,6 +114,15 @@ class Batch:
         """Columns computed."""
         return self.store.span.end - self.store.span.first
 
+    @property
+    def cells(self) -> int:
+        """What it holds of the budget."""
+        return self.store.rows * self.store.columns
+
+    def chunk(self, limit: int) -> int:
+        """How many columns the next pass of a prefill has, for at most so many tokens."""
+        return min(max(limit // len(self.rows), 1), self.width - self.past)
+
     def cached(self, row: Row) -> int:
         """How many of the row's tokens are computed."""
         return max(self.past - row.pad, 0)
@@ -132,7 +146,7 @@ class Batch:
                 mask = self.model.decode_mask(mask)
         span.top, span.bottom = top, bottom
         try:
-            self.model.select(self.group)
+            self.model.select(self.group.adapter)
             return self.model.forward(self._ids[part], positions, mask, self.store, keep)
         finally:
             span.top, span.bottom = 0, len(self.rows)

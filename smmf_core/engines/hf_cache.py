@@ -71,9 +71,7 @@ class ColumnLayer(DynamicLayer):  # type: ignore[misc]
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         rows, columns = self._shape
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = key_states.new_zeros(
-            (rows, key_states.shape[1], columns, key_states.shape[3])
-        )
+        self.keys = key_states.new_zeros((rows, key_states.shape[1], columns, key_states.shape[3]))
         self.values = value_states.new_zeros(
             (rows, value_states.shape[1], columns, value_states.shape[3])
         )
@@ -139,9 +137,7 @@ class SlidingColumnLayer(ColumnLayer):
         return int(self.sliding_window)
 
 
-def _resized(
-    tensor: torch.Tensor, rows: int, columns: int, bottom: int, end: int
-) -> torch.Tensor:
+def _resized(tensor: torch.Tensor, rows: int, columns: int, bottom: int, end: int) -> torch.Tensor:
     new = tensor.new_zeros((rows, tensor.shape[1], columns, tensor.shape[3]))
     new[:bottom, :, :end] = tensor[:bottom, :, :end]
     return new
@@ -165,9 +161,7 @@ class KvStore(Cache):  # type: ignore[misc]
     """The cache of one batch. `rows` x `columns` cells are held; a caller's forward pass sees
     `span` and moves its end on when it has succeeded, so that a failed one may be repeated."""
 
-    def __init__(
-        self, windows: list[int | None], budget: Budget, rows: int, columns: int
-    ) -> None:
+    def __init__(self, windows: list[int | None], budget: Budget, rows: int, columns: int) -> None:
         budget.take(rows * columns)
         self.span = Span(rows, 0)
         self.rows, self.columns = rows, columns
@@ -212,11 +206,13 @@ class KvStore(Cache):  # type: ignore[misc]
     def read(self, row: int, column: int, tokens: int) -> list[Part]:
         """Views, valid until the store changes."""
         columns = slice(column, column + tokens)
-        return [(layer.keys[row, :, columns], layer.values[row, :, columns]) for layer in self.layers]
+        return [
+            (layer.keys[row, :, columns], layer.values[row, :, columns]) for layer in self.layers
+        ]
 
     def write(self, row: int, column: int, parts: list[Part]) -> None:
-        columns = slice(column, column + parts[0][0].shape[1])
         for layer, (keys, values) in zip(self.layers, parts, strict=True):
+            columns = slice(column, column + keys.shape[1])
             if not layer.is_initialized:
                 layer.lazy_initialization(keys[None], values[None])
             layer.keys[row, :, columns] = keys

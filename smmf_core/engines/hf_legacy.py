@@ -1,8 +1,9 @@
 """Architectures that transformers no longer carries, on the classes of those that it does.
 
-InternLM, Baichuan 7B, Qwen 1 and ChatGLM 2 to GLM-4 were published with Python files for older
+InternLM, Baichuan, Qwen 1 and ChatGLM 2 to GLM-4 were published with Python files for older
 versions of transformers. Their arithmetic is that of Llama, Qwen 2 and GLM; only the keys of
-config.json and the tensors' names and packing differ. So no code of a checkpoint has to run.
+config.json and the tensors' names and packing differ. (Baichuan 13B and ChatGLM 1 have arithmetic
+of their own, which is here, too.) So no code of a checkpoint has to run.
 
 Owns the keys, names and packings; must not read weights itself.
 """
@@ -30,6 +31,9 @@ from transformers.core_model_loading import (
     WeightConverter,
     WeightRenaming,
 )
+
+from smmf_core.engines.hf_alibi import AlibiForCausalLM
+from smmf_core.engines.hf_chatglm import ChatGlmConfig, ChatGlmForCausalLM
 
 Json = dict[str, Any]
 
@@ -60,6 +64,16 @@ class Baichuan2ForCausalLM(BaichuanForCausalLM):
     """Baichuan 2 7B: its head's rows are used at length 1."""
 
 
+class BaichuanAlibiForCausalLM(AlibiForCausalLM):
+    """Baichuan 13B: as 7B, with attention by distance."""
+
+    _keys_to_ignore_on_load_unexpected = [*_ROTARY, r"alibi_mask$"]  # noqa: RUF012
+
+
+class Baichuan2AlibiForCausalLM(BaichuanAlibiForCausalLM):
+    """Baichuan 2 13B."""
+
+
 class QwenForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]
     """Qwen 1: Qwen 2 with one attention matrix and other names."""
 
@@ -78,19 +92,10 @@ class Legacy:
     config: Any  # its configuration
 
 
-def legacy_model(config: Json, trust_remote_code: bool = False) -> Legacy | None:
-    """What runs the model of a config.json; None when transformers knows it by itself.
-
-    Raises ValueError for a model of these families that needs other arithmetic, unless the
-    checkpoint's own code is there and trusted.
-    """
+def legacy_model(config: Json) -> Legacy | None:
+    """What runs the model of a config.json; None when transformers knows it by itself."""
     translate = _TRANSLATE.get(str(config.get("model_type")))
-    try:
-        return None if translate is None else translate(config)
-    except ValueError:
-        if trust_remote_code and "AutoModelForCausalLM" in (config.get("auto_map") or {}):
-            return None
-        raise
+    return None if translate is None else translate(config)
 
 
 def _internlm(config: Json) -> Legacy:
@@ -107,15 +112,15 @@ def _internlm2(config: Json) -> Legacy:
 
 
 def _baichuan(config: Json) -> Legacy:
-    if "max_position_embeddings" not in config:
-        raise ValueError(
-            "This Baichuan model (13B) weighs attention by distance (ALiBi), which no architecture "
-            "of transformers does with these weights: run it as GGUF with the llama_cpp backend, "
-            "or with `trust_remote_code = true` if its own code fits this version of transformers."
-        )
+    """The 13B models weigh by distance and so have no max_position_embeddings."""
     is_second = config.get("vocab_size") == _BAICHUAN2_VOCAB or "z_loss_weight" in config
-    model = Baichuan2ForCausalLM if is_second else BaichuanForCausalLM
-    return Legacy(model, LlamaConfig(**_without(config), **_rope(None)))
+    own = _without(config)
+    if "max_position_embeddings" in config:
+        model: Any = Baichuan2ForCausalLM if is_second else BaichuanForCausalLM
+    else:
+        model = Baichuan2AlibiForCausalLM if is_second else BaichuanAlibiForCausalLM
+        own["max_position_embeddings"] = config["model_max_length"]
+    return Legacy(model, LlamaConfig(**own, **_rope(None)))
 
 
 def _qwen(config: Json) -> Legacy:
@@ -132,10 +137,7 @@ def _qwen(config: Json) -> Legacy:
 
 def _chatglm(config: Json) -> Legacy:
     if "multi_query_group_num" not in config:
-        raise ValueError(
-            "ChatGLM 1 reads its prompt in both directions and counts positions twice, which none "
-            "of the engines does: ChatGLM 2 and later run."
-        )
+        return _chatglm1(config)
     groups = config["multi_query_group_num"] if config.get("multi_query_attention") else None
     own = _without(config) | {
         "vocab_size": config["padded_vocab_size"],
@@ -151,6 +153,16 @@ def _chatglm(config: Json) -> Legacy:
     rope = _rope(_ROPE_BASE * config.get("rope_ratio", 1))
     rope["rope_parameters"]["partial_rotary_factor"] = 0.5
     return Legacy(ChatGLMForCausalLM, GlmConfig(**own, **rope))
+
+
+def _chatglm1(config: Json) -> Legacy:
+    own = _without(config) | {
+        "num_hidden_layers": config["num_layers"],
+        "intermediate_size": config["inner_hidden_size"],
+        "layer_norm_eps": config["layernorm_epsilon"],
+        "max_position_embeddings": config["max_sequence_length"],
+    }
+    return Legacy(ChatGlmForCausalLM, ChatGlmConfig(**own))
 
 
 _BAICHUAN2_VOCAB = 125696
@@ -216,6 +228,7 @@ def _names(pairs: dict[str, str]) -> list[WeightRenaming]:
 
 
 _BAICHUAN = _attention("self_attn.W_pack", Chunk(0), ("weight",))
+_BAICHUAN2 = [*_BAICHUAN, WeightConverter("lm_head.weight", "lm_head.weight", [_UnitRows()])]
 _CONVERSIONS: dict[type, list[Any]] = {
     InternLM2ForCausalLM: [
         *_names(
@@ -233,10 +246,9 @@ _CONVERSIONS: dict[type, list[Any]] = {
         *_attention("attention.wqkv", _SplitGroups(), ("weight", "bias")),
     ],
     BaichuanForCausalLM: _BAICHUAN,
-    Baichuan2ForCausalLM: [
-        *_BAICHUAN,
-        WeightConverter("lm_head.weight", "lm_head.weight", [_UnitRows()]),
-    ],
+    Baichuan2ForCausalLM: _BAICHUAN2,
+    BaichuanAlibiForCausalLM: _BAICHUAN,
+    Baichuan2AlibiForCausalLM: _BAICHUAN2,
     QwenForCausalLM: [
         *_names(
             {

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from smmf_core.engines.base import Output, Sequence
-from smmf_core.engines.hf_batch import Batch, Model, Row
+from smmf_core.engines.hf_batch import Batch, Group, Model, Row
 from smmf_core.engines.hf_cache import Budget
 from smmf_core.engines.hf_choose import TokenChooser
 from smmf_core.engines.hf_describe import describe_rows
+from smmf_core.engines.hf_loose import LooseBatch
 from smmf_core.engines.hf_passes import compute, is_out_of_memory
 from smmf_core.engines.hf_plan import Candidate, choose
 from smmf_core.engines.hf_prefix import PrefixCache
@@ -36,40 +38,48 @@ class Loop:
     def __init__(
         self,
         model: Model,
-        windows: list[int | None],
+        windows: list[int | None] | None,
         sampler: BatchSampler,
         budget: Budget,
         prefixes: PrefixCache,
         prefill_tokens: int,
-        max_rows: int,
+        long_from: int,
     ) -> None:
+        """`windows` None: rows are computed one by one. `long_from`: tokens above which a text is
+        rotated with other frequencies, its first tokens, too; 0: there are no others."""
         self.waiting: deque[Row] = deque()
         self.preemptions = 0
         self._model = model
         self._windows = windows
         self._chooser = TokenChooser(sampler)
         self._sampler = sampler
-        self._budget = budget
+        self.budget = budget
         self._prefixes = prefixes
         self._prefill_tokens = prefill_tokens
-        self._max_rows = max_rows
+        self._long_from = long_from
         self._filling: Batch | None = None
-        self._batches: dict[str, Batch] = {}  # by group
-        self.reuse = Reuse(prefixes, self._batches)
+        self._batches: dict[Group, Batch] = {}
+        self.reuse = Reuse(prefixes, self._batches if windows else {})
         self._is_blocked = False  # memory ran out: nobody joins before somebody leaves
 
     @property
     def running(self) -> int:
         return sum(len(batch.rows) for batch in self._all_batches())
 
-    def add(self, sequence: Sequence, group: str) -> None:
+    def adapters(self) -> set[str]:
+        """Of all sequences that have not left."""
+        rows = [row for batch in self._all_batches() for row in batch.rows]
+        return {row.group.adapter for row in [*rows, *self.waiting]}
+
+    def add(self, sequence: Sequence, adapter: str) -> None:
         """Choices of one prompt wait in one row."""
+        group = Group(adapter, self._is_long(sequence.prompt))
         wants = sequence.prompt_logprobs is not None
         for row in self.waiting:
-            if row.group == group and not wants and row.described is None:
-                if row.tokens == sequence.prompt:
-                    row.sequences.append(sequence)
-                    return
+            is_open = row.group == group and not wants and row.described is None
+            if is_open and row.tokens == sequence.prompt:
+                row.sequences.append(sequence)
+                return
         row = Row([sequence], list(sequence.prompt), group)
         row.described = [] if wants else None
         self.waiting.append(row)
@@ -91,6 +101,8 @@ class Loop:
     def step(self) -> list[Output]:
         outputs: list[Output] = []
         for batch in list(self._batches.values()):
+            if self._long_from and not batch.group.is_long:
+                self._move_long(batch)
             if batch.rows:
                 self._decode(batch, outputs)
         self._prefill(outputs)
@@ -105,6 +117,17 @@ class Loop:
         self._prefixes.clear()
 
     # --- answers ---
+
+    def _is_long(self, tokens: list[int]) -> bool:
+        return 0 < self._long_from < len(tokens)
+
+    def _move_long(self, batch: Batch) -> None:
+        """Rows that have become long are computed anew, with the others' frequencies."""
+        rows = [row for row in batch.rows if self._is_long(row.tokens)]
+        for row in rows:
+            batch.leave(row)
+            row.group = row.group._replace(is_long=True)
+        self._wait_again(rows)
 
     def _decode(self, batch: Batch, outputs: list[Output]) -> None:
         if not self._make_room(batch, outputs):
@@ -167,9 +190,10 @@ class Loop:
         if batch is None:
             return
         described = batch.rows[0].described
-        columns = min(max(self._prefill_tokens // len(batch.rows), 1), batch.width - batch.past)
-        if described is not None:
-            columns = min(columns, _DESCRIBED_COLUMNS)
+        limit = self._prefill_tokens
+        columns = batch.chunk(limit if described is None else min(limit, _DESCRIBED_COLUMNS))
+        if batch.group.is_long:  # the pass sees by its last position that it is
+            columns = max(columns, self._long_from + 1 - batch.past)
         computed = compute(batch, columns, 1 if described is None else 0, self._relieve)
         if described is not None and computed.logits:
             self._describe(batch, computed.joined()[0])
@@ -192,8 +216,10 @@ class Loop:
         if not self.waiting or (self._is_blocked and running):
             return
         group = self.waiting[0].group
-        queue = (Candidate(row, self.reuse.find(row)[0]) for row in self.waiting if row.group == group)
-        chosen = choose(queue, self._prefill_tokens, max(self._max_rows - running, 1))
+        queue = (
+            Candidate(row, self.reuse.find(row)[0]) for row in self.waiting if row.group == group
+        )
+        chosen = choose(queue, self._prefill_tokens)
         while chosen and not self._has_room([candidate.row for candidate in chosen]):
             chosen.pop()
         if not chosen and running:
@@ -210,7 +236,10 @@ class Loop:
             outputs += self._refuse(rows, error)
 
     def _begin(self, rows: list[Row]) -> Batch:
-        batch = Batch(self._model, self._windows, self._budget, rows)
+        if self._windows:
+            batch = Batch(self._model, self._windows, self.budget, rows)
+        else:
+            batch = LooseBatch(self._model, self.budget, rows)
         try:
             batch.advance(min([row.pad + self.reuse.copy_to(batch, row) for row in rows]))
         except BaseException:
@@ -226,7 +255,7 @@ class Loop:
         if batch is not None and batch.rows:
             joining = len(batch.rows) + sum(len(row.sequences) for row in rows)
             needed = joining * (max(batch.past, width) + _MARGIN_COLUMNS)
-            cells += max(needed - batch.store.rows * batch.store.columns, 0)
+            cells += max(needed - batch.cells, 0)
         return self._prefixes.free(cells)
 
     def _describe(self, batch: Batch, logits: torch.Tensor) -> None:
@@ -274,23 +303,14 @@ class Loop:
             return
         rows = list(batch.rows)
         running = self._batches.get(batch.group)
-        try:
-            if running is None or not running.rows:
-                self._batches[batch.group] = running = batch
-            else:
-                self._with_relief(lambda: running.join(batch))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            self._put_back([*rows, *[copy for _, copy in copies]])
+        if running is None or not running.rows:
+            self._batches[batch.group] = running = batch
+        elif not self._has_memory(partial(running.join, batch)):
             batch.release()
+            self._put_back([*rows, *[copy for _, copy in copies]])
             return
         for row, copy in copies:
-            try:
-                self._with_relief(lambda row=row, copy=copy: running.fork(row, copy))
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
+            if not self._has_memory(partial(running.fork, row, copy)):
                 self._put_back([copy])
 
     # --- what fails ---
@@ -302,17 +322,19 @@ class Loop:
             torch.cuda.empty_cache()
         return had
 
-    def _with_relief(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:
-            if not (is_out_of_memory(error) and self._relieve()):
-                raise
-            action()
+    def _has_memory(self, action: Callable[[], None]) -> bool:
+        """Do it, for the second time if the first gave reason to free memory."""
+        while True:
+            try:
+                action()
+                return True
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            if not self._relieve():
+                return False
 
-    def _give_up(
-        self, batch: Batch, failing: list[tuple[Row, Exception]]
-    ) -> list[Output]:
+    def _give_up(self, batch: Batch, failing: list[tuple[Row, Exception]]) -> list[Output]:
         """Rows leave a batch. Those that memory ran out for are put back, while others go on."""
         goes_on = self.running > len(failing)
         outputs: list[Output] = []
@@ -340,6 +362,9 @@ class Loop:
             return
         self.preemptions += len(rows)
         self._is_blocked = True
+        self._wait_again(rows)
+
+    def _wait_again(self, rows: list[Row]) -> None:
         for row in rows:
             if row.described is not None:
                 row.described = []

@@ -77,7 +77,8 @@ class AdapterSet:
             _check_taken(result, key)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             self._drop(key)
-            raise ValueError(f"The adapter {name} does not fit the model: {_cause(error)}") from error
+            cause = _plain(_cause(error), key)
+            raise ValueError(f"The adapter {name} does not fit the model: {cause}") from error
         self._paths[name], self._keys[name] = path, key
         self._apply_choice()
 

@@ -21,15 +21,15 @@ class Candidate:
     found: int  # tokens that another row or a kept prefix has computed
 
 
-def choose(waiting: Iterable[Candidate], max_tokens: int, max_rows: int) -> list[Candidate]:
+def choose(waiting: Iterable[Candidate], max_tokens: int) -> list[Candidate]:
     """1. The first in the queue. 2. With it those behind it whose columns fit into `max_tokens`
-    with little padding, up to `max_rows`. 3. A row waits that shares more with a chosen one than
+    with little padding. 3. A row waits that shares more with a chosen one than
     is found for it: a step later it copies that. 4. Prompts whose logprobs are wanted go alone."""
     chosen: list[Candidate] = []
     wanted = longest = 0
     for number, candidate in enumerate(waiting):
         row, rest = candidate.row, len(candidate.row.tokens) - candidate.found
-        if number == _LOOK_AHEAD or len(chosen) == max_rows:
+        if number == _LOOK_AHEAD:
             break
         width = max(longest, rest)
         if chosen:

@@ -1,10 +1,11 @@
 """Computed prompts and answers that were kept, for requests that begin alike.
 
-Owns the copies and their bound (tokens, least recently used first); must not know batches.
+Owns the copies and their bound (tokens, least recently used first); must not know who runs.
 """
 
 from __future__ import annotations
 
+from smmf_core.engines.hf_batch import Group
 from smmf_core.engines.hf_cache import Budget, Part
 
 MIN_SHARED = 16  # tokens: below, copying is not worth the search
@@ -29,7 +30,7 @@ class Entry:
 
     __slots__ = ("group", "parts", "tokens")
 
-    def __init__(self, group: str, tokens: list[int], parts: list[Part]) -> None:
+    def __init__(self, group: Group, tokens: list[int], parts: list[Part]) -> None:
         self.group = group
         self.tokens = tokens
         self.parts = parts
@@ -44,13 +45,13 @@ class PrefixCache:
         self._budget = budget
         self._entries: list[Entry] = []
 
-    def wants(self, group: str, tokens: list[int]) -> bool:
+    def wants(self, group: Group, tokens: list[int]) -> bool:
         """Whether these tokens fit and no entry begins with them."""
         if not MIN_SHARED <= len(tokens) <= self._limit:
             return False
         return self.find(group, tokens)[0] < len(tokens)
 
-    def add(self, group: str, tokens: list[int], parts: list[Part]) -> None:
+    def add(self, group: Group, tokens: list[int], parts: list[Part]) -> None:
         """Keep copies of `parts`; entries that these tokens begin with are not needed any more."""
         for entry in list(self._entries):
             if entry.group == group and shared(entry.tokens, tokens) == len(entry.tokens):
@@ -64,7 +65,7 @@ class PrefixCache:
         copies = [(keys.clone(), values.clone()) for keys, values in parts]
         self._entries.append(Entry(group, tokens, copies))
 
-    def find(self, group: str, tokens: list[int]) -> tuple[int, Entry | None]:
+    def find(self, group: Group, tokens: list[int]) -> tuple[int, Entry | None]:
         """The longest common front; below MIN_SHARED: 0."""
         best, length = None, MIN_SHARED - 1
         for entry in self._entries:
@@ -91,8 +92,8 @@ class PrefixCache:
             self._drop(entry)
         return had
 
-    def drop_group(self, group: str) -> None:
-        for entry in [entry for entry in self._entries if entry.group == group]:
+    def drop_adapter(self, name: str) -> None:
+        for entry in [entry for entry in self._entries if entry.group.adapter == name]:
             self._drop(entry)
 
     def _drop(self, entry: Entry) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from smmf_core.engines.hf_batch import Batch, Model, Row
+from smmf_core.engines.hf_batch import Batch, Group, Model, Row
 from smmf_core.engines.hf_cache import Budget
 
 Mask = Callable[[torch.Tensor], torch.Tensor]
@@ -28,7 +28,10 @@ def probe(
     a small model's decode step. Where all layers see the same columns, a finished mask of four
     dimensions is given instead, if the model computes the same with it.
     """
-    rows = [Row([], _tokens(_LONG, vocab_size), ""), Row([], _tokens(_SHORT, vocab_size), "")]
+    rows = [
+        Row([], _tokens(_LONG, vocab_size), Group()),
+        Row([], _tokens(_SHORT, vocab_size), Group()),
+    ]
     batch = Batch(model, windows, Budget(0), rows)
     with torch.inference_mode():
         batch.forward(0, 2, _LONG - 1, 1)

@@ -5,6 +5,7 @@ Owns the names of the methods and what each needs installed; must not load anyth
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -47,7 +48,7 @@ def quantization(config: ModelConfig, stored: dict[str, Any] | None) -> Quantiza
         need_packages(wanted)
         return Quantization(wanted, _WHILE_LOADING[wanted])
     if wanted and _family(wanted) != _family(method):
-        raise ValueError(f"quantization is {wanted!r}, but the checkpoint is quantised by {method}.")
+        raise ValueError(f"quantization is {wanted!r}, but the checkpoint is of type {method}.")
     need_packages(method)
     return Quantization(method)
 
@@ -58,6 +59,8 @@ def settings(method: Quantization, dtype: torch.dtype) -> Any:
         return BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
+    # It says in every layer of every step that it computes in float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return BitsAndBytesConfig(load_in_8bit=True)
 
 

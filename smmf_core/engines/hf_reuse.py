@@ -5,7 +5,7 @@ Owns no tokens itself; must not decide who runs.
 
 from __future__ import annotations
 
-from smmf_core.engines.hf_batch import Batch, Row
+from smmf_core.engines.hf_batch import Batch, Group, Row
 from smmf_core.engines.hf_cache import Part
 from smmf_core.engines.hf_passes import is_out_of_memory
 from smmf_core.engines.hf_prefix import MIN_SHARED, Entry, PrefixCache, shared
@@ -14,7 +14,7 @@ from smmf_core.engines.hf_prefix import MIN_SHARED, Entry, PrefixCache, shared
 class Reuse:
     """`batches` are the running ones, by group."""
 
-    def __init__(self, prefixes: PrefixCache, batches: dict[str, Batch]) -> None:
+    def __init__(self, prefixes: PrefixCache, batches: dict[Group, Batch]) -> None:
         self.tokens = 0  # copied in all
         self._prefixes = prefixes
         self._batches = batches
@@ -27,11 +27,12 @@ class Reuse:
         best, source = self._prefixes.find(row.group, row.tokens)
         found: Row | Entry | None = source
         batch = self._batches.get(row.group)
-        for other in batch.rows if batch is not None else ():
-            if other.tokens[:MIN_SHARED] == row.tokens[:MIN_SHARED]:
-                common = min(shared(other.tokens, row.tokens), batch.cached(other))
-                if common > best:
-                    best, found = common, other
+        if batch is not None:
+            for other in batch.rows:
+                if other.tokens[:MIN_SHARED] == row.tokens[:MIN_SHARED]:
+                    common = min(shared(other.tokens, row.tokens), batch.cached(other))
+                    if common > best:
+                        best, found = common, other
         best = min(best, len(row.tokens) - 1)
         return (best, found) if best >= MIN_SHARED else (0, None)
 

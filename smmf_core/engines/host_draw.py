@@ -24,7 +24,7 @@ def choose_tokens(
 ) -> NDArray[np.int64]:
     """A token per row, or NOT_FINITE, or NOTHING_LEFT. The numbers are those of the groups."""
     with np.errstate(all="ignore"):  # infinities and underflow have their meaning here
-        tokens = rows.argmax(-1)  # the first of a NaN, if there is one
+        tokens: NDArray[np.int64] = rows.argmax(-1)  # the first of a NaN, if there is one
         is_bad = ~np.isfinite(rows[np.arange(len(rows)), tokens])
         changed = _adjust(rows, plan, tokens)
         if plan.plain.places:

@@ -34,9 +34,12 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_PATTERNS = {"qwen": _WORDS % "", "chatglm": _WORDS % "{1,3}"}  # how text falls into words
+PATTERNS = {"qwen": _WORDS % "", "chatglm": _WORDS % "{1,3}"}  # how text falls into words
 _RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+")
 _BOS_FAMILIES = ("internlm", "internlm2")
+_ICE_SPECIAL = ("[gMASK]", "<sop>", "<eop>")
+_ICE_BLANK = re.compile(r"<\|blank_(\d+)\|>")
+_BLANKS = re.compile(" {2,80}")
 _USER_PIECE = re.compile(r"<reserved_\d+>")  # Baichuan's speakers
 
 
@@ -88,13 +91,37 @@ class SentencePieceTokenizer:
         return token in self.special_ids
 
 
+class IceTokenizer(SentencePieceTokenizer):
+    """ChatGLM 1's: line ends, tabs and runs of spaces are pieces with names; a text ends with what
+    begins an answer."""
+
+    def __init__(self, model: Any, vocab_size: int) -> None:
+        ends = {piece: [model.piece_to_id(piece)] for piece in _ICE_SPECIAL}
+        super().__init__(model, ends, [], vocab_size)
+        self._suffix = ends["[gMASK]"] + ends["<sop>"]
+        for id_ in range(model.get_piece_size()):
+            if (written := _ice_text(model.id_to_piece(id_))) is not None:
+                self._bytes[id_] = written.encode()
+
+    def encode(self, text: str, add_special: bool) -> list[int]:
+        named = text.replace("\n", "<n>").replace("\t", "<|tab|>")
+        named = _BLANKS.sub(lambda blanks: f"<|blank_{len(blanks[0])}|>", named)
+        return super().encode(named, False) + (self._suffix if add_special else [])
+
+
+def _ice_text(piece: str) -> str | None:
+    if match := _ICE_BLANK.fullmatch(piece):
+        return " " * int(match[1])
+    return {"<n>": "\n", "<|tab|>": "\t"}.get(piece)
+
+
 def load_legacy_tokenizer(
     folder: Path, model_type: str, vocab_size: int
 ) -> HfTokenizer | SentencePieceTokenizer | None:
     """None for a family that is not one of these, or a folder without such a file."""
     if model_type not in ("baichuan", "chatglm", "internlm", "internlm2", "qwen"):
         return None
-    paths = [*folder.glob("*.tiktoken"), folder / "tokenizer.model"]
+    paths = [*folder.glob("*.tiktoken"), folder / "tokenizer.model", folder / "ice_text.model"]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
@@ -115,6 +142,10 @@ def _from_sentencepiece(
         model = SentencePieceProcessor(model_file=str(path))
     except Exception as error:  # RuntimeError, OSError, by version
         raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
+    if path.name == "ice_text.model":
+        ice = IceTokenizer(model, vocab_size)
+        ice.eos_ids = end_ids(folder, ice.token_id)
+        return ice
     own = model.get_piece_size()
     pieces = {model.id_to_piece(id_): id_ for id_ in range(own)}
     ends = [model.id_to_piece(id_) for id_ in (model.bos_id(), model.eos_id()) if id_ >= 0]
@@ -142,7 +173,7 @@ def _from_ranks(folder: Path, data: bytes, model_type: str, vocab_size: int) -> 
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
     if model_type == "qwen":
         tokenizer.normalizer = normalizers.NFC()
-    words = pre_tokenizers.Split(Regex(_PATTERNS[model_type]), "isolated")
+    words = pre_tokenizers.Split(Regex(PATTERNS[model_type]), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
     tokenizer.decoder = decoders.ByteLevel()

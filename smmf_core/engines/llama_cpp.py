@@ -174,7 +174,7 @@ class LlamaCppEngine:
         slot, context = seat.slot, self._loaded.context
         if seat.source is not None:
             context.copy(seat.source.id, slot.id)
-        slot.held = context.keep(slot.id, seat.found)
+        self._trim(slot, seat.found)
         slot.tokens, slot.owner, slot.adapter = running.tokens, running, running.adapter
         running.slot = slot
         running.prompt_logprobs.clear()
@@ -185,6 +185,9 @@ class LlamaCppEngine:
             running.reports_cached = False
             sequence.cached_tokens = min(slot.held, sequence.prompt_len)
             self._counts["cached_tokens"] += sequence.cached_tokens
+
+    def _trim(self, slot: Slot, length: int) -> None:
+        slot.held, slot.filled = self._loaded.context.keep(slot.id, length), 0
 
     def _leave(self, running: Running) -> None:
         running.close()
@@ -205,7 +208,7 @@ class LlamaCppEngine:
         self._failed.append(Output(running.sequence, 0, error=error))
         self._leave(running)
         slot.forget()
-        self._loaded.context.keep(slot.id, 0)
+        self._trim(slot, 0)
         if isinstance(error, ValueError):  # not finite: cells that nobody may see are seen, too
             slot.is_poisoned = True
 
@@ -219,7 +222,7 @@ class LlamaCppEngine:
         others = [other for other in self._slots.slots if not other.is_poisoned]
         if others and not self._options.kv_unified:
             context.copy(others[0].id, slot.id)
-            context.keep(slot.id, 0)
+            self._trim(slot, 0)
             slot.is_poisoned = False
             return
         context.clear()
@@ -228,7 +231,7 @@ class LlamaCppEngine:
             self._waiting.insert(0, running)
         for other in self._slots.slots:
             other.forget()
-            other.is_poisoned = False
+            other.filled, other.is_poisoned = 0, False
 
     def _free_retired(self) -> None:
         """Forget adapters that are not offered any more, once no request uses them."""
@@ -266,7 +269,10 @@ class LlamaCppEngine:
         adapter = self._turn()
         members = [r for r in self._running.values() if r.adapter is adapter]
         described = _PROMPT_LOGITS_BYTES // (4 * self._loaded.model.vocab_size)
-        self._plan = make_plan(members, most_tokens, max(described, 1))
+        for slot in self._slots.overfilled():
+            self._trim(slot, slot.held)
+        fillers = self._slots.fillers()
+        self._plan = make_plan(members, fillers, most_tokens, max(described, 1))
         self._counts["prompt_tokens"] += self._plan.prompt_tokens
         write(self._plan, self._loaded.context)
 
@@ -290,21 +296,19 @@ class LlamaCppEngine:
         many tokens. 3. No room, with others beside it: the youngest waits until there is some.
         4. The youngest fails.
         """
-        context = self._loaded.context
         self._plan = None
         for chunk in plan.chunks:
-            slot = chunk.running.slot
-            assert slot is not None
-            slot.held = context.keep(slot.id, slot.held)
+            self._trim(chunk.slot, chunk.slot.held)
         cached = self._slots.cached() if code == api.NO_ROOM else []
         if cached:
             cached[0].forget()
-            context.keep(cached[0].id, 0)
+            self._trim(cached[0], 0)
             return plan.tokens
         decoding = sum(chunk.count == 1 for chunk in plan.chunks)
         if plan.tokens > decoding:
             return decoding + (plan.tokens - decoding) // 2
-        youngest = max((chunk.running for chunk in plan.chunks), key=lambda r: r.number)
+        members = [chunk.running for chunk in plan.chunks if chunk.running is not None]
+        youngest = max(members, key=lambda running: running.number)
         if code == api.NO_ROOM and len(self._running) > 1:
             self._counts["preempted"] += 1
             self._give_up_slot(youngest)
@@ -321,11 +325,13 @@ class LlamaCppEngine:
         context = self._loaded.context
         rows = context.logits(plan.rows) if plan.rows else None
         for chunk in plan.chunks:
-            slot = chunk.running.slot
-            assert slot is not None
-            if chunk.running.describes and rows is not None:
+            slot, running = chunk.slot, chunk.running
+            if running is None:
+                slot.filled += 1
+                continue
+            if running.describes and rows is not None:
                 end = chunk.first_row + chunk.rows
-                chunk.running.describe_prompt(slot.held, rows[chunk.first_row : end])
+                running.describe_prompt(slot.held, rows[chunk.first_row : end])
             slot.held += chunk.count
         if rows is None:
             self._plan = None
@@ -357,12 +363,13 @@ class LlamaCppEngine:
 
     def _go_on(self, plan: Plan) -> None:
         """Prepare the same plan for the next tokens, if it may be the same."""
-        if self._plan is not plan or not plan.is_steady or plan.tokens != len(self._running):
+        plan.steps_left -= 1
+        if self._plan is not plan or plan.steps_left < 1 or len(self._running) != plan.rows:
             self._plan = None
             return
-        context, count = self._loaded.context, plan.tokens
-        context.token[:count] = [running.tokens[-1] for running in plan.choosing]
-        context.position[:count] += 1
+        context = self._loaded.context
+        context.token[plan.places] = [running.tokens[-1] for running in plan.choosing]
+        context.position[: plan.tokens] += 1
 
 
 def _decode_error(code: int) -> ApiError:

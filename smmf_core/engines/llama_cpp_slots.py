@@ -10,6 +10,7 @@ from typing import Any
 
 SHORT_TAIL = 64  # tokens: what a request may overwrite of a cached text that it goes on from
 LEAST_COPY = 32  # tokens: a shorter prefix is computed again rather than copied
+_LEAST_ROOM = 8  # positions of a slot that fills a gap: its step is planned anew so often
 COPY_SHARE = 16  # a copy moves the whole slot: worth it for a 16th of the context
 
 
@@ -17,16 +18,23 @@ COPY_SHARE = 16  # a copy moves the whole slot: worth it for a 16th of the conte
 class Slot:
     """A sequence id. `tokens[:held]` have their keys and values in the cache, made with `adapter`.
 
-    `owner` is the request that runs in it; without one the slot's content is a cached prefix.
+    `owner` is the request that runs in it; without one the slot's content is a cached prefix,
+    which may be followed by `filled` positions of no meaning. `size` positions are the most.
     """
 
     id: int
+    size: int = 0
     tokens: list[int] = field(default_factory=list)
     held: int = 0
     adapter: Any = None
     owner: Any = None
     used: int = 0  # when it was left, as a count
+    filled: int = 0
     is_poisoned: bool = False  # its cells hold what is not a number
+
+    def room(self) -> int:
+        """Positions that are not taken."""
+        return self.size - self.held - self.filled
 
     def forget(self) -> None:
         self.tokens, self.held = [], 0
@@ -46,7 +54,8 @@ class Slots:
     a copy moves all of it (else slots share cells, and a copy costs nothing)."""
 
     def __init__(self, count: int, context_length: int, has_streams: bool) -> None:
-        self.slots = [Slot(number) for number in range(count)]
+        self.slots = [Slot(number, context_length) for number in range(count)]
+        self._has_streams = has_streams
         self._least_copy = LEAST_COPY
         if has_streams:
             self._least_copy = max(LEAST_COPY, context_length // COPY_SHARE)
@@ -101,6 +110,15 @@ class Slots:
         """Free slots that hold something, the longest unused first."""
         found = [slot for slot in self.slots if slot.owner is None and slot.held]
         return sorted(found, key=lambda slot: slot.used)
+
+    def fillers(self) -> list[Slot]:
+        """Free slots that can take positions of no meaning for a while, where that helps."""
+        if not self._has_streams:
+            return []
+        return [slot for slot in self.slots if slot.owner is None and slot.room() >= _LEAST_ROOM]
+
+    def overfilled(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.filled and slot.room() < _LEAST_ROOM]
 
     def poisoned(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.is_poisoned]

@@ -63,7 +63,8 @@ def describe_rows(
         top = list(zip((-row[1 : 1 + width]).tolist(), row[1 + width :].tolist(), strict=True))
         top.sort()  # equals by id
         if count and width < wide.shape[1] and top[count - 1][0] == top[-1][0]:
-            described[place] = describe(logits[place].float().cpu().numpy(), int(tokens[place]), count)
+            host = logits[place].float().cpu().numpy()
+            described[place] = describe(host, int(tokens[place]), count)
         else:
             described[place] = float(row[0]), [(int(id_), -value) for value, id_ in top[:count]]
     return described

@@ -140,15 +140,6 @@ class BatchSampler:
                 self._planned = []
 
 
-def describe_rows(logits: torch.Tensor, tokens: list[int], best: int) -> list[Logprobs]:
-    """Logprobs of given tokens, one per row of logits [rows or more, vocabulary]."""
-    every = dict.fromkeys(range(len(tokens)), best)
-    ids = np.array(tokens, np.int64)
-    if _is_hosts(logits):
-        return list(host_draw.describe_rows(_on_host(logits), ids, every).values())
-    return list(torch_draw.describe_rows(logits, ids, every).values())
-
-
 def _is_hosts(logits: torch.Tensor) -> bool:
     """Apple's GPU has no float64, but it shares the CPU's memory."""
     return logits.device.type in ("cpu", "mps")

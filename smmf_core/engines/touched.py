@@ -23,7 +23,9 @@ class Touched:
     x - FREQUENCY - PRESENCE. With `is_forced`, all tokens that are not among the ids are banned.
     """
 
-    __slots__ = ("_banned", "_counts", "_factors", "_ids", "_params", "_places", "is_forced", "size")
+    __slots__ = (
+        "_banned", "_counts", "_factors", "_ids", "_params", "_places", "is_forced", "size",
+    )  # fmt: skip
 
     def __init__(
         self,

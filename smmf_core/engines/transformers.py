@@ -1,7 +1,13 @@
 """The transformers engine: continuous batching over any causal model of the library.
 
-Owns what a Worker asks of an engine and how much memory its cache may take; the loop is in
-hf_loop.py. Must not know HTTP, rings, or text beyond its model's tokenizer.
+Owns what a Worker asks of an engine, the adapters that are wanted, and how much memory the cache
+may take; must not know HTTP, rings, or text beyond its model's tokenizer.
+
+The loop (hf_loop.py) is our own: the library's `generate` cannot let a request join, and its
+`generate_batch` has a scheduler and threads of its own. All rows share one cache that the model
+takes for one of the library's, aligned on their last column (hf_cache.py). Packing rows without
+padding instead would need an attention function of our own, which models with alibi, soft caps or
+latent attention do not call the same way; here every architecture runs its own code unchanged.
 """
 
 from __future__ import annotations
@@ -9,30 +15,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
-from transformers import AutoModelForCausalLM
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import TransformersOptions
-from smmf_core.engines import embed
+from smmf_core.engines import embed, hf_load
 from smmf_core.engines.base import EmbedEngine, EngineSpec, Output, Sequence
 from smmf_core.engines.checks import check_tokens, refuse_grammar
 from smmf_core.engines.hf_batch import Model
 from smmf_core.engines.hf_cache import Budget, windows_of
-from smmf_core.engines.hf_legacy import legacy_model
 from smmf_core.engines.hf_loop import Loop
+from smmf_core.engines.hf_lora import AdapterSet
+from smmf_core.engines.hf_memory import free_bytes
 from smmf_core.engines.hf_prefix import PrefixCache
 from smmf_core.engines.hf_probe import probe
-from smmf_core.engines.prompt_side import load_prompt_side
-from smmf_core.engines.text import read_json
+from smmf_core.engines.prompt_side import PromptSide, load_prompt_side
 from smmf_core.engines.torch_sampling import BatchSampler
 from smmf_core.errors import ApiError
+from smmf_core.messages import Submit
+
+_CPU_SHARE = 0.5  # of the memory that is free after loading: other processes live there
+_GPU_SHARE = 0.8  # the rest is what a pass itself needs
+_CPU_PREFILL_TOKENS = 512  # of one step
+_GPU_PREFILL_TOKENS = 4096  # a GPU is not busy with fewer
 
 
 class TransformersEngine:
-    """A StepEngine."""
+    """A StepEngine. Each step takes one token of every answer, and a chunk of the prompts."""
 
     spec: EngineSpec
 
@@ -40,55 +52,70 @@ class TransformersEngine:
         self._config = config
         self._options = options
         self._failed: list[Output] = []
+        self._adapters: AdapterSet
+        self._wanted: dict[str, str] = {}  # adapters: name -> folder
+        self._held: dict[str, str] = {}
         self._vocab_size = 0
+        self._sampler: BatchSampler
+        self._prefixes: PrefixCache
         self._loop: Loop
+
+    # --- StepEngine ---
 
     def load(self, progress: Callable[[float], None]) -> None:
         """Raises OSError, ValueError or MemoryError, in one sentence."""
-        folder = Path(self._config.model.path).expanduser()
-        side = load_prompt_side(folder, self._config)
-        legacy = legacy_model(
-            read_json(folder / "config.json"), bool(self._config.engine.get("trust_remote_code"))
-        )
-        if legacy is not None:
-            model = legacy.model.from_pretrained(folder, config=legacy.config, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                trust_remote_code=bool(self._config.engine.get("trust_remote_code")),
-            )
-        model = model.eval()
-        self.setup(model, side)
+        side = load_prompt_side(Path(self._config.model.path).expanduser(), self._config)
+        loaded = hf_load.load(self._config, self._options, progress)
+        hf_load.check_tokenizer(side.tokenizer.vocab_size, loaded)
+        self.use(loaded, side)
+        self.set_adapters(self._options.adapters)
 
-    def setup(self, model, side):
-        text = model.config.get_text_config(decoder=True)
-        self._vocab_size = text.vocab_size
-        context = self._options.max_model_len or getattr(text, "max_position_embeddings", 2048)
-        self._sampler = BatchSampler(self._vocab_size)
-        budget = Budget(self._options.kv_cache_tokens)
-        wrapped = Model(model, model.device, lambda name: None)
-        windows = windows_of(model.config) or []
-        probe(wrapped, windows, getattr(text, "sliding_window", None), self._vocab_size)
-        self._prefixes = PrefixCache(self._options.prefix_cache_tokens, budget)
+    def use(self, loaded: hf_load.LoadedModel, side: PromptSide) -> None:
+        """Take a model that is loaded. Raises ValueError for one that the loop cannot run."""
+        options = self._options
+        self._vocab_size = loaded.vocab_size
+        self._adapters = AdapterSet(loaded.model)
+        self._sampler = BatchSampler(loaded.vocab_size)
+        model = Model(loaded.model, loaded.device, self._adapters.select)
+        whole = getattr(loaded.model, "reads_prompt_whole", False)  # ChatGLM 1
+        windows = None if whole else windows_of(loaded.config)
+        text = loaded.config.get_text_config(decoder=True)
+        window = getattr(text, "sliding_window", None)
+        sizes = probe(model, windows, window, loaded.vocab_size) if windows else {}
+        limit = options.kv_cache_tokens or _room(sizes)
+        budget = Budget(limit)
+        self._prefixes = PrefixCache(options.prefix_cache_tokens if windows else 0, budget)
+        default = _CPU_PREFILL_TOKENS if model.is_on_host else _GPU_PREFILL_TOKENS
+        prefill_tokens = options.prefill_tokens or default
         self._loop = Loop(
-            wrapped,
+            model,
             windows,
             self._sampler,
             budget,
             self._prefixes,
-            self._options.prefill_tokens,
-            256,
+            prefill_tokens,
+            _long_from(text),
         )
+        context = loaded.context_length
         self.spec = EngineSpec(
-            context, side.tokenizer, side.chat_template, True, ["logprobs", *side.capabilities],
-            check=refuse_grammar,
+            min(context, limit) if limit else context,
+            side.tokenizer,
+            side.chat_template,
+            capabilities=["logprobs", "adapters", *side.capabilities],
+            check=self._check,
+            device=str(loaded.device),
             stop_strings=side.stop_strings,
         )
+
+    def set_adapters(self, adapters: dict[str, str]) -> None:
+        """Those that sequences use stay until these have ended."""
+        self._wanted = dict(adapters)
+        self._apply_adapters()
 
     def add(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
             try:
+                self._check_adapter(sequence.submit.adapter)
                 check_tokens(sequence.prompt, self._vocab_size)
                 self._sampler.add(
                     sequence.id,
@@ -107,6 +134,8 @@ class TransformersEngine:
         self._sampler.remove(gone)
         with torch.inference_mode():
             self._loop.remove(gone)
+        if self._held != self._wanted:
+            self._apply_adapters()
 
     def step(self) -> list[Output]:
         """One pass over the answers, one over prompts. What fails is given back with its error."""
@@ -117,8 +146,66 @@ class TransformersEngine:
     def ready_at(self, now: float) -> float:
         return now if self._failed or self._loop.waiting or self._loop.running else math.inf
 
+    def metrics(self) -> dict[str, float]:
+        budget = self._loop.budget
+        return {
+            "kv_cache_tokens": budget.used,
+            "kv_cache_tokens_limit": budget.limit,
+            "prefix_cache_tokens": self._prefixes.tokens,
+            "prefix_reused_tokens": self._loop.reuse.tokens,
+            "waiting_rows": len(self._loop.waiting),
+            "running_rows": self._loop.running,
+            "preemptions": self._loop.preemptions,
+        }
+
     def close(self) -> None:
+        self._failed.clear()
         self._loop.close()
+
+    # --- inside ---
+
+    def _check(self, submit: Submit) -> None:
+        refuse_grammar(submit)
+        self._check_adapter(submit.adapter)
+
+    def _check_adapter(self, name: str) -> None:
+        if name and name not in self._adapters:
+            known = ", ".join(self._held) or "none"
+            text = f"This model has no adapter {name!r}; it has: {known}."
+            raise ApiError("model_not_found", text, "model")
+
+    def _apply_adapters(self) -> None:
+        """What a former adapter of a name computed is of no use to the one that takes its place."""
+        in_use = frozenset(self._loop.adapters())
+        try:
+            self._adapters.set(self._wanted, in_use)
+        finally:
+            held = {name: path for name, path in self._held.items() if name in in_use}
+            for name, path in self._wanted.items():
+                if name in self._adapters and name not in held:
+                    held[name] = path
+            for name in {name for name, path in self._held.items() if held.get(name) != path}:
+                self._prefixes.drop_adapter(name)
+            self._held = held
+
+
+def _room(sizes: dict[torch.device, int]) -> int:
+    """Tokens of cache that the devices have memory for; `sizes`: bytes of one; 0: unknown."""
+    tokens: list[int] = []
+    for device, size in sizes.items():
+        free = free_bytes(device)
+        if free is not None:
+            share = _CPU_SHARE if device.type == "cpu" else _GPU_SHARE
+            tokens.append(int(free * share / size))
+    return min(tokens, default=0)
+
+
+def _long_from(config: Any) -> int:
+    """Tokens above which texts are rotated with other frequencies (longrope); 0: none are."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if parameters.get("rope_type") != "longrope":
+        return 0
+    return int(parameters.get("original_max_position_embeddings") or 0)
 
 
 def create(config: ModelConfig) -> TransformersEngine | EmbedEngine:

@@ -24,6 +24,12 @@ def is_here(engine: Engine) -> bool:
     return all(find_spec(package) is not None for package in engine.packages)
 
 
+def is_installed(backend: str) -> bool:
+    """Whether a Worker of this backend could be started."""
+    engine = BY_BACKEND.get(backend)
+    return engine is None or is_here(engine) or managed.find(engine.name) is not None
+
+
 def interpreter(config: ModelConfig) -> str:
     """The Worker's Python:
 

@@ -25,6 +25,7 @@ _HOST = re.compile(r"https?://[^/'\" )]+|host='([^']+)'")
 _NOT_FOUND = re.compile(r"No matching distribution found for (\S+)")
 _CONFLICT = re.compile(r"ResolutionImpossible|conflicting dependencies")
 _NO_COMPILER = re.compile(r"No CMAKE_(C|CXX|CUDA)_COMPILER|CMAKE_(C|CXX|CUDA)_COMPILER not set")
+_NO_VENV = re.compile(r"ensurepip is not\s+available|No module named (venv|ensurepip|pip)")
 _DISK_FULL = re.compile(r"No space left on device|Errno 28|Disk quota exceeded")
 _ERROR_LINE = re.compile(
     r"^\s*(ERROR|error|fatal error|CMake Error|ModuleNotFoundError|ImportError)\b"
@@ -79,12 +80,17 @@ def run(command: Sequence[str | Path], log: Path, tell: Tell, **variables: str) 
 
 
 def _why(lines: list[str], log: Path) -> InstallError:
-    """The first of these that the output shows: a full disk, no network, no such distribution,
-    a conflict, no compiler; else its first error line."""
+    """The first of these that the output shows: a full disk, a Python without pip or venv, no
+    network, no such distribution, a conflict, no compiler; else its first error line."""
     text = "\n".join(lines)
     where = f" (all of it: {log})"
     if _DISK_FULL.search(text):
         return InstallError(f"the disk is full{where}")
+    if _NO_VENV.search(text):
+        return InstallError(
+            "this Python has no pip or venv: install them (`apt install python3-venv`, or "
+            f"`python -m ensurepip`){where}"
+        )
     missing = _NOT_FOUND.search(text)
     is_offline = next((line for line in lines if _NO_NETWORK.search(line)), None)
     if is_offline is not None:
@@ -94,7 +100,9 @@ def _why(lines: list[str], log: Path) -> InstallError:
             f"cannot reach {name}: check the network, HTTPS_PROXY, or pip's index-url{where}"
         )
     if missing is not None:
-        return NotFound(f"the index has no {missing[1]} for this Python and platform{where}")
+        doubt = ", or does not answer" if "(from versions: none)" in text else ""
+        told = f"the index has no {missing[1]} for this Python and platform{doubt}"
+        return NotFound(told + where)
     if _CONFLICT.search(text):
         return InstallError(f"the packages do not go together{where}")
     compiler = _NO_COMPILER.search(text)

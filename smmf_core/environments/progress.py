@@ -13,6 +13,7 @@ from typing import TextIO
 _BAR_CELLS = 24
 _REDRAW_S = 0.1
 _DOWNLOAD = re.compile(r"^Progress (\d+) of (\d+)$")  # pip --progress-bar raw
+_COMPILED = re.compile(r"^\s*\[(\d+)/(\d+)\] ")  # ninja
 _FILE = re.compile(r"^\s*(?:Downloading|Using cached) (\S+)")
 _INSTALLING = "Installing collected packages"
 _MIB = 2**20
@@ -40,14 +41,17 @@ class Progress:
             self._write(f"smmf: {self._at}/{self._steps} {label}\n")
 
     def tell(self, line: str) -> None:
-        """A line of pip's."""
-        download, file = _DOWNLOAD.match(line), _FILE.match(line)
+        """A line of pip's, or of the build that it runs."""
+        download, file, compiled = (p.match(line) for p in (_DOWNLOAD, _FILE, _COMPILED))
         if download is not None:
             done, total = int(download[1]), max(int(download[2]), 1)
             self._part = done / total
             self._detail = f"{self._detail.split('  ')[0]}  {done // _MIB}/{total // _MIB} MiB"
         elif file is not None:
             self._detail, self._part = file[1].rsplit("/", 1)[-1], 0.0
+        elif compiled is not None:
+            self._part = int(compiled[1]) / max(int(compiled[2]), 1)
+            self._detail = f"{compiled[1]}/{compiled[2]} files"
         elif line.startswith(_INSTALLING):
             self._detail, self._part = "unpacking", 0.0
         elif line.startswith(("Collecting ", "Building wheel")):

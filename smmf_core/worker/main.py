@@ -92,7 +92,10 @@ def _load(config: ModelConfig, control: WorkerControl) -> Engine:
     if loading is not None:
         asyncio.run(loading)
     adapters = config.engine.get("adapters") or {}
-    if adapters and (set_adapters := getattr(engine, "set_adapters", None)) is not None:
+    if adapters:
+        set_adapters = getattr(engine, "set_adapters", None)
+        if set_adapters is None:
+            raise ValueError(f"The {config.model.backend} backend does not take adapters.")
         set_adapters(adapters)
         control.adapters = list(adapters)
     return engine

@@ -70,7 +70,9 @@ def installs(tmp_path_factory: pytest.TempPathFactory) -> Installs:
     assert list(made.folder.glob("llama-cpp-cpu-*")), "there is a rest of it"
     status, out, err = made.run("install", "llama-cpp", "--cpu")
     assert status == 0, err
-    assert [line.split()[1] for line in err.splitlines()] == ["1/3", "2/3", "3/3"]
+    *steps, note = err.splitlines()
+    assert [line.split()[1] for line in steps] == ["1/3", "2/3", "3/3"]
+    assert note.endswith("has llama-cpp, too: that is what its models run on, as before")
     assert out.startswith("llama-cpp 0.3.36 (cpu) is in ")
     return made
 
@@ -82,7 +84,7 @@ def test_an_install_goes_on_where_one_was_killed(installs: Installs) -> None:
 
 def test_a_second_install_has_nothing_to_do(installs: Installs) -> None:
     status, out, err = installs.run("install", "llama-cpp", "--cpu", PIP_INDEX_URL=DEAD_INDEX)
-    assert (status, err) == (0, "")
+    assert (status, len(err.splitlines())) == (0, 1)
     assert "is in" in out
 
 
@@ -185,7 +187,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
         "PIP_INDEX_URL": DEAD_INDEX,
         "PIP_FIND_LINKS": "",
         "PIP_EXTRA_INDEX_URL": "",
-        "PIP_RETRIES": "0",
+        "PIP_RETRIES": "1",
         "PIP_NO_CACHE_DIR": "1",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
@@ -197,9 +199,8 @@ def test_without_a_network_the_reason_is_said_and_nothing_is_left(
     installs = Installs(tmp_path / "engines")
     status, out, err = installs.run("install", "mlx", "--cpu", **offline)
     assert (status, out) == (1, "")
-    assert "smmf: cannot reach http://127.0.0.1:9" in err.splitlines()[-1] or (
-        "smmf: cannot reach 127.0.0.1" in err.splitlines()[-1]
-    )
+    assert err.splitlines()[-1].startswith("smmf: cannot reach ")
+    assert "check the network" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert [path.name for path in installs.folder.iterdir() if path.is_dir()] == []
     (log,) = installs.folder.glob("*.log")

@@ -77,7 +77,7 @@ _REMOTE_CODE = Path(__file__).parents[1] / "remote_code"
 
 
 def write_remote(parent: Path) -> Path:
-    """A Baichuan 2 13B with its model and its tokenizer as Python files."""
+    """A Baichuan 2 13B with its model and its tokenizer as Python files, as it was published."""
     folder = parent / "Baichuan2-13B-Chat"
     shutil.copytree(_REMOTE_CODE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     sizes = {key: value for key, value in _ALIKE.items() if key != "max_position_embeddings"}
@@ -85,6 +85,8 @@ def write_remote(parent: Path) -> Path:
         **sizes,
         "model_type": "baichuan",
         "model_max_length": CONTEXT,
+        "z_loss_weight": 0,
+        "tie_word_embeddings": False,
         "auto_map": {
             "AutoConfig": "modeling_alibi.BaichuanConfig",
             "AutoModelForCausalLM": "modeling_alibi.BaichuanForCausalLM",

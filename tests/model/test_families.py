@@ -13,16 +13,22 @@ import pytest
 engines_env.require("transformers")
 
 import torch
+from chatglm1 import generated as chatglm1_generated
+from chatglm1 import write_chatglm1
 from family_models import TinyModel, write_model
 from family_table import NATIVE, read, table
 from legacy_models import LEGACY, Legacy, write_legacy, write_remote
+from tiny import write_json
 from transformers import AutoModelForCausalLM, dynamic_module_utils
 from transformers.utils import logging
 from worker_rig import Worker
 
 from smmf_core.adapters import find_adapter
-from smmf_core.config import Model, ModelConfig
+from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Deployment, Optimization
+from smmf_core.engines.hf_chatglm import ChatGlmForCausalLM
+from smmf_core.engines.hf_legacy import Baichuan2AlibiForCausalLM, legacy_model
+from smmf_core.engines.text import read_json
 from smmf_core.messages import STOP, Sampling, Submit
 from smmf_core.plugins import load_backend
 
@@ -114,18 +120,54 @@ def test_family_that_transformers_no_longer_carries(legacy: Legacy, tmp_path: Pa
     worker.engine.close()
 
 
-def test_family_that_runs_by_code_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Model and tokenizer are Python files of the checkpoint; they run only when trusted."""
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of Baichuan 2 13B, whose model and tokenizer are Python files."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    folder = write_remote(tmp_path)
+    return write_remote(tmp_path)
+
+
+def test_code_of_a_checkpoint_runs_when_it_is_trusted(published: Path) -> None:
+    config = read_json(published / "config.json")
+    write_json(published / "config.json", {**config, "model_type": "a_new_family"})
     with pytest.raises(ValueError, match="trust_remote_code = true"):
-        open_worker(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
-    worker = check_family(folder, model, trust_remote_code=True)
+        open_worker(published)
+    model = AutoModelForCausalLM.from_pretrained(published, trust_remote_code=True).eval()
     assert type(model).__module__.startswith("transformers_modules")
+    template = str(bundled("templates/baichuan2.jinja"))
+    worker = check_family(published, model, trust_remote_code=True, chat_template=template)
     check_stop_tokens(worker, "baichuan2")
+    worker.engine.close()
+
+
+def test_attention_by_distance_is_that_of_the_published_code(published: Path) -> None:
+    """Only the tokenizer's code runs in the engine; model.generate runs the model's, too."""
+    model = AutoModelForCausalLM.from_pretrained(published, trust_remote_code=True).eval()
+    worker = check_family(published, model, trust_remote_code=True)
+    worker.engine.close()
+    legacy = legacy_model(read_json(published / "config.json"))
+    assert legacy is not None
+    assert legacy.model is Baichuan2AlibiForCausalLM
+
+
+def test_chatglm_1(tmp_path: Path) -> None:
+    """No library has it: it is compared with a plain pass over everything for each token."""
+    folder = write_chatglm1(tmp_path)
+    worker = open_worker(folder)
+    prompts = [prompt_ids(worker, chat) for chat in CHATS]
+    prompts.append(worker.core.spec.tokenizer.encode("the quick\n\tbrown   fox", True))
+    keys = [worker.submit(prompts[0], TOKENS, ignore_eos=True)]
+    worker.step()
+    keys += [worker.submit(prompt, TOKENS, ignore_eos=True) for prompt in prompts[1:]]
+    worker.finish()
+    answers = [worker.answers[key].ids for key in keys]
+    assert answers == [chatglm1_generated(folder, prompt, TOKENS) for prompt in prompts]
+    assert len({token for answer in answers for token in answer}) > TOKENS
+    model = ChatGlmForCausalLM.from_pretrained(
+        folder, config=legacy_model(read_json(folder / "config.json")).config
+    )
+    assert answers == [generated(model.eval(), prompt) for prompt in prompts]
+    check_stop_tokens(worker, "chatglm")
     worker.engine.close()
 
 

@@ -200,6 +200,28 @@ def test_leaving_changes_nothing_for_the_others(
     assert engine.ready_at(1.0) == math.inf
 
 
+def test_gaps_between_running_slots_are_filled(path: Path, folder: Path) -> None:
+    """Nobody sees it: not the answers, nor what is cached in a slot that fills a gap."""
+    alone = Run(open_engine(folder))
+    numbers = (0, 2, 5, 7)
+    ids = {number: [0, *range(number + 5, number + 25)] for number in range(8)}
+    alone.join(*[make_sequence(n, ids[n], 60, temperature=0.0) for n in numbers])
+    alone.finish()
+    engine = open_llama(path, n_ctx=100)
+    run = Run(engine)
+    run.join(*[make_sequence(n, ids[n], 60, temperature=0.0) for n in range(8)])
+    run.step()
+    for number in (1, 3, 4, 6):
+        run.leave(number)
+    run.step()
+    assert sum(slot.filled > 0 for slot in engine._slots.slots) == 4
+    run.finish()  # longer than a slot can fill a gap at a stretch
+    for number in numbers:
+        assert run.tokens(number) == alone.tokens(number)
+    assert cached(engine, 9, [*ids[3], 1]) == len(ids[3])
+    engine.close()
+
+
 def test_a_waiting_sequence_may_leave(engine: LlamaCppEngine) -> None:
     run = Run(engine)
     run.join(*[sequence(number) for number in range(10)])

@@ -65,39 +65,57 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, new, width))
 
 
-class Layer(nn.Module):
-    def __init__(self, config, index):
+class Mlp(nn.Module):
+    def __init__(self, width, inner):
         super().__init__()
-        width, inner = config.hidden_size, config.intermediate_size
-        self.input_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
-        self.self_attn = Attention(config, index)
         self.gate_proj = nn.Linear(width, inner, bias=False)
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
 
+    def forward(self, hidden):
+        return self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+class Layer(nn.Module):
+    def __init__(self, config, index):
+        super().__init__()
+        width = config.hidden_size
+        self.input_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(width, config.rms_norm_eps)
+        self.self_attn = Attention(config, index)
+        self.mlp = Mlp(width, config.intermediate_size)
+
     def forward(self, hidden, bias, cache):
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), bias, cache)
-        normed = self.post_attention_layernorm(hidden)
-        return hidden + self.down_proj(
-            functional.silu(self.gate_proj(normed)) * self.up_proj(normed)
-        )
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class Model(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, n) for n in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids, bias, cache):
+        hidden = self.embed_tokens(ids)
+        for layer in self.layers:
+            hidden = layer(hidden, bias, cache)
+        return self.norm(hidden)
 
 
 class BaichuanForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = BaichuanConfig
-    base_model_prefix = ""
+    base_model_prefix = "model"
 
     def __init__(self, config):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, n) for n in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.model = Model(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self):
-        return self.embed_tokens
+        return self.model.embed_tokens
 
     def forward(
         self, input_ids, attention_mask=None, past_key_values=None, use_cache=True, **unused
@@ -107,10 +125,6 @@ class BaichuanForCausalLM(PreTrainedModel, GenerationMixin):
             cache = DynamicCache()
         rows, new = input_ids.shape
         past = 0 if cache is None else cache.get_seq_length()
-        bias = visible(attention_mask, rows, new, past + new)
-        hidden = self.embed_tokens(input_ids)
-        for layer in self.layers:
-            hidden = layer(hidden, bias, cache)
-        head = functional.normalize(self.lm_head.weight)
-        logits = functional.linear(self.norm(hidden), head)
+        hidden = self.model(input_ids, visible(attention_mask, rows, new, past + new), cache)
+        logits = functional.linear(hidden, functional.normalize(self.lm_head.weight))
         return CausalLMOutputWithPast(logits=logits, past_key_values=cache)

@@ -269,9 +269,35 @@ def test_a_hugging_face_folder_is_a_model_named_like_it(tmp_path: Path) -> None:
     flags = ModelFlags(served_model_name=["a", "b"], max_model_len=64, replicas=2)
     (plain,) = load_models([str(folder)])
     assert (plain.model.name, plain.model.backend) == ("tiny", "transformers")
+    (bare,) = load_models([str(folder)], is_installed=lambda backend: False)
+    assert (plain.model.backend, bare.model.backend) == ("transformers", "reference")
     (flagged,) = load_models([str(folder)], flags)
     assert (flagged.model.name, flagged.model.aliases) == ("a", ["b"])
     assert (flagged.engine, flagged.deployment.replicas) == ({"max_model_len": 64}, 2)
+
+
+def test_a_folder_says_its_task(tmp_path: Path) -> None:
+    vectors, ranks, broken = (hf_folder(tmp_path / name) for name in ("vectors", "ranks", "broken"))
+    (vectors / "modules.json").write_text("[]")
+    (ranks / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+    (broken / "config.json").write_text("{")
+    configs = load_models([str(vectors), str(ranks), str(broken)])
+    assert [c.model.task for c in configs] == ["embed", "rerank", "generate"]
+    assert [c.deployment.max_concurrency for c in configs] == [128, 128, 16]
+
+
+@pytest.mark.parametrize(
+    ("more", "slots"),
+    [
+        ("", 128),
+        ("[optimization]\nmax_batch_size = 64\n", 256),
+        ("[optimization]\nmax_batch_size = 1000\n", 512),
+        ("[deployment]\nmax_concurrency = 3\n", 3),
+    ],
+)
+def test_an_embedding_model_has_slots_for_several_steps(more: str, slots: int) -> None:
+    assert model(f'{MINIMAL}task = "embed"\n{more}').deployment.max_concurrency == slots
+    assert model(MINIMAL + more.replace("1000", "8")).deployment.max_concurrency in (3, 16)
 
 
 def test_a_relative_model_path_lies_beside_its_file(tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_downloads_move_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "torch-2.13.0-cp311.whl  100/200 MiB" in last
 
 
+def test_a_compilation_moves_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smmf_core.environments.progress._REDRAW_S", 0)
+    out = Terminal()
+    progress = Progress(1, out)
+    progress.step("compiling")
+    progress.tell("  [20/80] Building CXX object ggml.cpp.o")
+    assert out.getvalue().rsplit("\r", 1)[-1].startswith("[######....")
+    assert "compiling: 20/80 files" in out.getvalue()
+
+
 # --- why it failed --------------------------------------------------------------------------------
 
 
@@ -89,6 +99,7 @@ def test_downloads_move_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
             "ERROR: No matching distribution found for x==1",
             "cannot reach pypi.org: check the network",
         ),
+        ("python: No module named pip", "this Python has no pip or venv: install them"),
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
         ("ERROR: ResolutionImpossible: for help visit", "the packages do not go together"),
         ("CMake Error: CMAKE_CXX_COMPILER not set", "there is no CXX compiler"),

@@ -186,3 +186,10 @@ def test_every_folder_with_python_is_a_package() -> None:
     """Else a wheel would not have it."""
     folders = {file.parent for file in FILES}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_no_engine_is_left_out_silently() -> None:
+    """Tests say which engine they need by `engines_env.require`, which fails without it."""
+    word = "import" + "orskip"
+    tests = (ROOT / "tests").rglob("*.py")
+    assert [str(f.relative_to(ROOT)) for f in tests if word in f.read_text()] == []

@@ -1,0 +1,126 @@
+"""The prompt side of a model folder: which tokenizer, template and stop tokens it gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model.tiny import BOS, EOS, PAD, make_tokenizer, write_json
+
+from smmf_core.config import Model, ModelConfig
+from smmf_core.engines.base import EngineSpec
+from smmf_core.engines.prompt_side import PromptSide, load_prompt_side
+from smmf_core.errors import ApiError
+from smmf_core.messages import Sampling, Submit
+from smmf_core.worker.prepare import make_sequences, read_prompts
+
+USER = [{"role": "user", "content": "the fox"}]
+
+
+def make_folder(parent: Path, name: str, *added: str, **config: Any) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens(list(added))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "config.json", {"model_type": "llama", "vocab_size": 400, **config})
+    write_json(folder / "tokenizer_config.json", {"bos_token": BOS, "eos_token": EOS})
+    return folder
+
+
+def side_of(folder: Path, type_: str = "", **engine: Any) -> PromptSide:
+    model = Model(name="m", backend="reference", path=str(folder), type=type_)
+    return load_prompt_side(folder, ModelConfig(model, engine=engine))
+
+
+def prompt(side: PromptSide) -> str:
+    assert side.chat_template is not None
+    return side.chat_template.render(chat())
+
+
+def chat(**sampling: Any) -> Submit:
+    return Submit(1, 0, "r", "m", True, 2, USER, None, Sampling(**sampling))
+
+
+def test_the_adapters_template_and_the_folders_tokens(tmp_path: Path) -> None:
+    side = side_of(make_folder(tmp_path, "vicuna-7b"))
+    assert side.adapter.name == "vicuna"
+    assert prompt(side).startswith(f"{BOS}A chat between")
+    assert side.capabilities == ["completion", "chat"]
+    assert side.tokenizer.vocab_size == 400
+
+
+def test_the_checkpoints_own_template_goes_before_the_adapters(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "falcon-7b-instruct", model_type="falcon")
+    assert side_of(folder).stop_strings == ["\nUser:"]
+    (folder / "chat_template.jinja").write_text("own {{ eos_token }}")
+    side = side_of(folder)
+    assert prompt(side) == f"own {EOS}"
+    assert side.stop_strings == []  # they belong to the adapter's form
+
+
+def test_the_configured_template_goes_before_all(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "vicuna-7b")
+    (folder / "chat_template.jinja").write_text("own")
+    file = tmp_path / "mine.jinja"
+    file.write_text("mine {{ bos_token }}")
+    assert prompt(side_of(folder, chat_template=str(file))) == f"mine {BOS}"
+    with pytest.raises(ValueError, match=r"chat_template cannot be read.*nothing\.jinja"):
+        side_of(folder, chat_template=str(tmp_path / "nothing.jinja"))
+    file.write_text("{% if %}")
+    with pytest.raises(ValueError, match="does not compile"):
+        side_of(folder, chat_template=str(file))
+
+
+def test_the_configured_type_chooses_the_adapter(tmp_path: Path) -> None:
+    side = side_of(make_folder(tmp_path, "vicuna-7b"), "zephyr")
+    assert prompt(side) == f"<|user|>\nthe fox{EOS}\n<|assistant|>\n"
+
+
+def test_without_any_template_completions_work_and_chat_is_refused(tmp_path: Path) -> None:
+    side = side_of(make_folder(tmp_path, "a-base-model"))
+    assert side.chat_template is None
+    assert side.capabilities == ["completion"]
+    spec = EngineSpec(64, side.tokenizer, side.chat_template)
+    with pytest.raises(ApiError, match="no chat template") as caught:
+        read_prompts(chat(), spec)
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "messages")
+    completion = Submit(1, 0, "r", "m", True, 1, None, ["the fox"], Sampling())
+    assert read_prompts(completion, spec)[0].ids
+
+
+def test_stop_tokens_of_the_family_that_the_tokenizer_has(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "Llama-3.1-8B-Instruct", "<|eot_id|>", eos_token_id=2)
+    side = side_of(folder)
+    tokenizer = side.tokenizer
+    stop = tokenizer.token_id("<|eot_id|>")
+    assert side.stop_ids == {stop}  # there is no <|eom_id|>
+    assert tokenizer.eos_ids == {tokenizer.token_id(EOS), tokenizer.token_id(PAD), stop}
+
+
+def test_special_tokens_map_fills_what_the_config_leaves_out(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "vicuna-7b")
+    write_json(folder / "tokenizer_config.json", {"eos_token": {"content": EOS}})
+    write_json(folder / "special_tokens_map.json", {"bos_token": PAD, "eos_token": PAD})
+    side = side_of(folder)
+    assert prompt(side).startswith(PAD)
+    assert side.tokenizer.eos_ids == {side.tokenizer.token_id(EOS)}
+
+
+def test_stop_strings_end_chats_only(tmp_path: Path) -> None:
+    side = side_of(make_folder(tmp_path, "falcon-7b-instruct", model_type="falcon"))
+    spec = EngineSpec(64, side.tokenizer, side.chat_template, stop_strings=side.stop_strings)
+    request = chat(stop=["x"])
+    sequences = make_sequences(request, read_prompts(request, spec), spec, 0)
+    assert [sequence.params.stop for sequence in sequences] == [["x", "\nUser:"]] * 2
+    completion = Submit(1, 0, "r", "m", True, 1, None, ["the fox"], Sampling(stop=["x"]))
+    (sequence,) = make_sequences(completion, read_prompts(completion, spec), spec, 0)
+    assert sequence.params.stop == ["x"]
+
+
+def test_no_tokenizer_at_all(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "m")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match="the model has no tokenizer"):
+        side_of(folder)
