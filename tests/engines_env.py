@@ -16,6 +16,17 @@ from smmf_core.environments.state import NO, state
 VARIABLE = "SMMF_TEST_WITHOUT"
 _WORDS = os.environ.get(VARIABLE, "").replace(" ", "").replace("_", "-").split(",")
 WITHOUT = frozenset(filter(None, _WORDS))
+_FILES = {  # whose tests are of nothing else; others call `require`
+    "transformers": ("test_transformers*.py", "test_torch_*.py"),
+    "llama-cpp": ("test_llama_cpp*.py",),
+    "mlx": ("test_mlx*.py",),
+    "vllm": ("test_vllm*.py",),
+}
+
+
+def ignored_files() -> list[str]:
+    """Patterns of modules that cannot even be imported without the engines that are left out."""
+    return [f"*/{pattern}" for name in WITHOUT for pattern in _FILES.get(name, ())]
 
 
 def summary() -> str:

@@ -14,8 +14,9 @@ from smmf_core.adapters.base import BaseModelAdapter
 from smmf_core.config import bundled
 
 _LLAMA, _MISTRAL = ("llama",), ("mistral",)
-_QWEN2 = ("qwen2", "qwen2_moe")
-_DEEPSEEK = ("deepseek", "deepseek_v2", "deepseek_v3")
+_QWEN2 = ("qwen2", "qwen2_moe", "qwen2moe")  # the last as GGUF has it, as others below
+_QWEN3 = ("qwen3", "qwen3_moe", "qwen3moe")
+_DEEPSEEK = ("deepseek", "deepseek_v2", "deepseek_v3", "deepseek2")
 _GLM = ("chatglm", "glm", "glm4")
 _IM_END = ("<|im_end|>",)
 _DEEPSEEK_END = ("<\uff5cend\u2581of\u2581sentence\uff5c>",)
@@ -40,6 +41,8 @@ class Family(BaseModelAdapter):
     thoughts: str = ""
 
     def matches(self, name: str, path: str, model_type: str, architectures: Sequence[str]) -> bool:
+        if path.endswith(".gguf") and model_type == "llama":
+            model_type = ""  # such files say so of Mistral and Mixtral, too
         if not self.names:
             return model_type in self.types
         if self.types and model_type and model_type not in self.types:
@@ -103,7 +106,7 @@ FAMILIES = (
     # --- Qwen ---
     Family("qwq", "qwq", r"\bqwq", _QWEN2, _IM_END, tools="hermes", thoughts="deepseek_r1"),
     Family(
-        "qwen3", "qwen3", "", ("qwen3", "qwen3_moe"), _IM_END, tools="hermes", thoughts="qwen3"
+        "qwen3", "qwen3", "", _QWEN3, _IM_END, tools="hermes", thoughts="qwen3"
     ),
     Family("qwen2.5", "qwen2.5", r"qwen-?2\.5", _QWEN2, _IM_END, tools="hermes"),
     Family("qwen2", "qwen", r"qwen", _QWEN2, _IM_END),

@@ -48,8 +48,7 @@ class Effects(Protocol):
     """What the core has done by its shell."""
 
     def spawn(self, child: Child) -> int:
-        """Start its process and return the pid. Raises OSError, and CannotStart when trying again
-        would not help."""
+        """Start its process and return the pid. Raises OSError, or CannotStart."""
 
     def kill(self, child: Child, force: bool) -> None:
         """SIGTERM, or SIGKILL with `force`."""
@@ -183,8 +182,7 @@ class ControllerCore:
         1. Its peers forget it.
         2. It had been told to end: its successor starts, if one is wanted.
         3. It is not wanted: nothing follows.
-        4. It died: restart with back-off, or FAILED with the reason kept; at once when its
-           environment is unfit for it.
+        4. It died: restart with back-off, or FAILED (unfit: at once) with the reason kept.
         """
         rings.tell_gone(child, self._peers(child), self._effects)  # 1
         if child.state == DRAINING or not child.wanted:

@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 LOG_BYTES = 16 << 20  # a log larger than this at a start is kept once as `.1`, and begun anew
+LAST_WORDS_BYTES = 4096
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _START_TIME = 19  # field 22 of /proc/PID/stat, counted behind the command's name (proc(5))
 _RESIDENT = 1  # field 2 of /proc/PID/statm, in pages
@@ -62,6 +63,16 @@ def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None)
             start_new_session=True,
         )
     return Process(popen.pid, popen)
+
+
+def last_line(log: Path) -> str:
+    """What a process said last; "" when that was nothing."""
+    try:
+        tail = log.read_bytes()[-LAST_WORDS_BYTES:]
+    except OSError:
+        return ""
+    lines = tail.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def find(pid: int, started: int) -> Process | None:

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 RING_BYTES = 1 << 20  # seconds of text at 10,000 tokens/s: a Router never stalls so long
 EVENTS_KEPT = 1000
-LAST_WORDS_BYTES = 4096
 
 
 class Event(msgspec.Struct):
@@ -197,9 +196,13 @@ class ControllerShell:
 
     def send(self, child: Child, message: ToChild, fds: list[int] | None = None) -> None:
         channel = self._channels.get(child.key)
-        if channel is not None:
-            channel.send(message, fds or [])
-            self._watch(channel)
+        if channel is None:
+            return
+        fd = channel.fd
+        channel.send(message, fds or [])
+        if channel.closed:  # it has just died: the loop must not go on watching a number
+            self._forget(channel, fd, child)
+        self._watch(channel)
 
     def attach(self, worker: Child, router: Child, slots: int) -> None:
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
@@ -348,8 +351,10 @@ class ControllerShell:
     def _on_writable(self, channel: Channel) -> None:
         assert self._loop is not None
         fd = channel.fd
-        if channel.flush() or channel.closed:
+        if channel.flush():
             self._loop.remove_writer(fd)
+        elif channel.closed:
+            self._forget(channel, fd, None)
 
     def _forget(self, channel: Channel, fd: int, child: Child | None) -> None:
         """A connection ended. `fd` is its descriptor while it was open."""
@@ -374,23 +379,13 @@ class ControllerShell:
             self._on_readable(channel, child)
             if self._channels.get(key) is channel:
                 self._forget(channel, fd, child)
-        died_of, last_words = dead.bury(), self._last_words(child)
+        died_of = dead.bury()
+        last_words = "" if child.ready_at is not None else process.last_line(self.log_of(child))
         is_unfit = dead.status == UNFIT
         reason = last_words if is_unfit else f"{died_of}: {last_words}" if last_words else died_of
         if child.role == ROUTER:
             self.run_dir.remove_router_socket(child.id, child.incarnation)
         self.core.on_exit(child, reason, time.monotonic(), is_unfit)
-
-    def _last_words(self, child: Child) -> str:
-        """The last line of the log of a process that failed before it was ready."""
-        if child.ready_at is not None:
-            return ""
-        try:
-            tail = self.log_of(child).read_bytes()[-LAST_WORDS_BYTES:]
-        except OSError:
-            return ""
-        lines = tail.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
 
     # --- small things ---
 

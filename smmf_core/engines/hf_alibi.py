@@ -65,7 +65,7 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + [2.0 ** (-4 * n / power) for n in range(1, 2 * (heads - power), 2)]
 
 
-class _NoRotation(nn.Module):
+class _NoRotation(nn.Module):  # type: ignore[misc]
     """Cosines of one and sines of zero."""
 
     def __init__(self, size: int) -> None:

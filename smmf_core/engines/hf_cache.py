@@ -194,12 +194,12 @@ class KvStore(Cache):  # type: ignore[misc]
 
     def copy_row(self, source: int, target: int) -> None:
         columns = slice(self.span.first, self.span.end)
-        for layer in self.layers:
+        for layer in self._filled():
             layer.keys[target, :, columns] = layer.keys[source, :, columns]
             layer.values[target, :, columns] = layer.values[source, :, columns]
 
     def clear_row(self, row: int) -> None:
-        for layer in self.layers:
+        for layer in self._filled():
             layer.keys[row].zero_()
             layer.values[row].zero_()
 
@@ -217,6 +217,10 @@ class KvStore(Cache):  # type: ignore[misc]
                 layer.lazy_initialization(keys[None], values[None])
             layer.keys[row, :, columns] = keys
             layer.values[row, :, columns] = values
+
+    def _filled(self) -> list[ColumnLayer]:
+        """All layers, unless the first pass failed between them."""
+        return [layer for layer in self.layers if layer.is_initialized]
 
     def _grow(self, rows: int, columns: int) -> None:
         """To at least so many; by a factor where the budget has it, else just what is needed."""

@@ -48,7 +48,7 @@ class Places:
     second: torch.Tensor  # positions of the answer
 
 
-class Attention(nn.Module):
+class Attention(nn.Module):  # type: ignore[misc]
     """Keys are cached as they are, with one more channel that tells whether a token is of the
     prompt: all positions follow from it, whatever rows are in a pass."""
 
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         return projected
 
 
-class Mlp(nn.Module):
+class Mlp(nn.Module):  # type: ignore[misc]
     def __init__(self, config: ChatGlmConfig) -> None:
         super().__init__()
         self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -89,7 +89,7 @@ class Mlp(nn.Module):
         return projected
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc]
     """What is added to is the normalised input, weighted by the depth (DeepNorm)."""
 
     def __init__(self, config: ChatGlmConfig, index: int) -> None:
@@ -111,7 +111,7 @@ class Block(nn.Module):
         return added
 
 
-class Transformer(nn.Module):
+class Transformer(nn.Module):  # type: ignore[misc]
     def __init__(self, config: ChatGlmConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)

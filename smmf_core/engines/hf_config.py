@@ -18,6 +18,7 @@ _CONTEXT_KEYS = (
     "max_position_embeddings", "seq_length", "n_positions", "max_seq_len", "n_ctx",
     "model_max_length",
 )  # fmt: skip
+_MAX_MESSAGE = 300  # characters
 _UNKNOWN_CONTEXT = 2048  # tokens, where config.json does not say
 
 
@@ -58,7 +59,7 @@ def _read_config(folder: Path, raw: dict[str, Any], trusts: bool) -> Any:
         )
     except Exception as error:  # whatever a folder's values or code may raise
         path = folder / "config.json"
-        raise ValueError(f"{path} cannot be used: {first_line(error)}") from error
+        raise ValueError(f"{path} cannot be used: {in_one_line(error)}") from error
     if not (trusts and _AUTO_CLASS in own_code):
         _check_is_causal(model_type, classes)
     return config
@@ -75,6 +76,7 @@ def _check_is_causal(model_type: str, classes: list[str]) -> None:
         raise ValueError(f"The weights are those of {others[0]}: {mapped} is needed to generate.")
 
 
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def in_one_line(error: Exception) -> str:
+    """A library's message, which may have many."""
+    text = " ".join(str(error).split())
+    return (text[:_MAX_MESSAGE] + " ..." if len(text) > _MAX_MESSAGE else text) or repr(error)

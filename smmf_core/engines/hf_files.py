@@ -77,14 +77,14 @@ def _read_header(path: Path) -> list[Stored]:
         if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
             raise ValueError(f"{path} is damaged: it has no whole header.")
         try:
-            header: dict[str, Any] = json.loads(file.read(length))
+            header = json.loads(file.read(length))
         except ValueError:
             raise ValueError(f"{path} is damaged: its header is not JSON.") from None
-    header.pop("__metadata__", None)
     try:
+        header.pop("__metadata__", None)
         tensors = [_stored(name, entry) for name, entry in header.items()]
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (KeyError, TypeError, IndexError):
+    except (AttributeError, KeyError, TypeError, IndexError):
         raise ValueError(f"{path} is damaged: its header describes no tensors.") from None
     wanted = _LENGTH_BYTES + length + end
     if size != wanted:

@@ -16,7 +16,7 @@ from transformers.utils.logging import set_tqdm_hook
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import TransformersOptions
-from smmf_core.engines.hf_config import context_length, first_line, model_class
+from smmf_core.engines.hf_config import context_length, in_one_line, model_class
 from smmf_core.engines.hf_files import stored_tensors, weight_files
 from smmf_core.engines.hf_memory import check_fits, needed_bytes
 from smmf_core.engines.hf_passes import is_out_of_memory
@@ -99,11 +99,11 @@ def _from_pretrained(
     except Exception as error:  # whatever a library or a folder's code may raise
         raise _explained(error) from error
     _check_complete(model, info)
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _explained(error: Exception) -> Exception:
-    text = first_line(error)
+    text = in_one_line(error)
     if is_out_of_memory(error):
         return MemoryError(f"Memory ran out while the weights were loaded: {text}")
     if isinstance(error, OSError):

@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from smmf_core.engines.text import read_json
+
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -126,12 +128,13 @@ def _read_config(name: str, folder: Path) -> Any:
 
     if not (folder / _CONFIG).is_file():
         raise FileNotFoundError(f"{folder / _CONFIG} is missing: {name} is no adapter of peft's.")
+    kind = read_json(folder / _CONFIG).get("peft_type")
+    if kind != "LORA":
+        raise ValueError(f"The adapter {name} is of type {kind}: only LoRA is run.")
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
     except Exception as error:  # whatever its JSON makes the library raise
         raise ValueError(f"{folder / _CONFIG} cannot be used: {_cause(error)}") from error
-    if config.peft_type != "LORA":
-        raise ValueError(f"The adapter {name} is of type {config.peft_type}: only LoRA is run.")
     if config.modules_to_save or config.trainable_token_indices:
         raise ValueError(f"The adapter {name} replaces whole modules: merge it into the model.")
     config.inference_mode = True

@@ -13,7 +13,9 @@ import torch
 from smmf_core.engines.base import EngineDead
 from smmf_core.engines.hf_batch import Batch
 
-_MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
+_MEMORY_WORDS = (
+    "not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory",
+)  # fmt: skip
 _DEAD_WORDS = ("device-side assert", "illegal memory access", "unspecified launch failure")
 
 

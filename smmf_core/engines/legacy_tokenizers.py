@@ -143,6 +143,8 @@ def _from_sentencepiece(
     except Exception as error:  # RuntimeError, OSError, by version
         raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
     if path.name == "ice_text.model":
+        if read_json(folder / "tokenizer_config.json").get("num_image_tokens"):
+            raise ValueError(f"{folder} is an early revision, which counts image tokens: no more.")
         ice = IceTokenizer(model, vocab_size)
         ice.eos_ids = end_ids(folder, ice.token_id)
         return ice

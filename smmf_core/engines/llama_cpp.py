@@ -11,14 +11,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import LlamaCppOptions
 from smmf_core.engines import llama_cpp_api as api
 from smmf_core.engines.base import EmbedEngine, EngineDead, EngineSpec, Output, Sequence
 from smmf_core.engines.checks import check_tokens
 from smmf_core.engines.llama_cpp_batch import Plan, make_plan, write
+from smmf_core.engines.llama_cpp_choose import choose
 from smmf_core.engines.llama_cpp_load import Loaded, load_model, read_options
 from smmf_core.engines.llama_cpp_sequence import Running
 from smmf_core.engines.llama_cpp_slots import Seat, Slot, Slots
@@ -336,29 +335,10 @@ class LlamaCppEngine:
         if rows is None:
             self._plan = None
             return []
-        outputs = self._choose_best(plan, rows) if plan.is_greedy else None
-        if outputs is None:
-            outputs = self._choose_each(plan, rows)
+        outputs, failed = choose(plan, rows)
+        for running, error in failed:
+            self._fail(running, error)
         self._go_on(plan)
-        return outputs
-
-    def _choose_best(self, plan: Plan, rows: api.Rows) -> list[Output] | None:
-        """All at once; None when some logits are not finite."""
-        best = rows.argmax(axis=1)
-        if not np.isfinite(rows[np.arange(len(best)), best]).all():
-            return None
-        tokens: list[int] = best.tolist()
-        for running, token in zip(plan.choosing, tokens, strict=True):
-            running.tokens.append(token)
-        return [Output(r.sequence, token) for r, token in zip(plan.choosing, tokens, strict=True)]
-
-    def _choose_each(self, plan: Plan, rows: api.Rows) -> list[Output]:
-        outputs: list[Output] = []
-        for running, row in zip(plan.choosing, plan.choosing_rows, strict=True):
-            try:
-                outputs.append(running.choose(rows[row]))
-            except Exception as error:  # this sequence fails, the others go on
-                self._fail(running, error)
         return outputs
 
     def _go_on(self, plan: Plan) -> None:

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would start a debugger
+# OpenMP's threads wait busily by default: two of them beside other processes are slower than one.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import llama_cpp as C  # noqa: N812 (after the variable that it reads)
+import llama_cpp as C  # noqa: N812 (after the variables that it reads)
 
 Rows = NDArray[np.float32]
 

@@ -15,9 +15,11 @@ import numpy as np
 from smmf_core.engines.llama_cpp_api import Context
 from smmf_core.engines.llama_cpp_sequence import Running
 from smmf_core.engines.llama_cpp_slots import Slot
+from smmf_core.engines.sampling_plan import Plan as SamplingPlan
 
 LONGEST_GAP = 3  # slots: a pass over the weights costs as much as about so many rows
 _FILLER = 0  # the token of a free slot: any
+_ANY_VOCABULARY = 1 << 31  # tokens: a larger top_k than there are does no harm
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +48,8 @@ class Plan:
     rows: int = 0
     prompt_tokens: int = 0
     steps_left: int = 0  # how often it may be computed again, with the next tokens
-    is_greedy: bool = False  # all take the most likely token
+    together: list[int] = field(default_factory=list)  # places of the simple ones in `choosing`
+    sampling: SamplingPlan = field(default_factory=SamplingPlan)  # of those
 
 
 def make_plan(
@@ -116,11 +119,13 @@ def _add(plan: Plan, chunk: Chunk) -> None:
         plan.choosing.append(request)
         plan.choosing_rows.append(plan.rows - 1)
         plan.places.append(plan.tokens - 1)
+        if request.is_simple:
+            place = len(plan.together)
+            plan.sampling.add(place, request.sequence.params, None, _ANY_VOCABULARY)
+            plan.together.append(len(plan.choosing) - 1)
 
 
 def _finish(plan: Plan, requests: int) -> None:
-    is_greedy = all(request.is_greedy for request in plan.choosing)
-    plan.is_greedy = is_greedy and plan.rows == len(plan.choosing)
     if plan.tokens == len(plan.chunks) and len(plan.choosing) == requests:
         fillers = [c.slot for c in plan.chunks if c.running is None]
         plan.steps_left = min((slot.room() for slot in fillers), default=1 << 30)

@@ -21,12 +21,17 @@ from smmf_core.engines.base import EngineSpec
 from smmf_core.engines.gguf_file import GgufFile, find_gguf, read_parts
 from smmf_core.engines.gguf_text import GgufTokenizer, read_chat_template, template_tokens
 from smmf_core.engines.llama_cpp_grammar import Grammars
-from smmf_core.engines.prompt_side import adapter_of, capabilities_of, choose_template
+from smmf_core.engines.prompt_side import (
+    adapter_of,
+    capabilities_of,
+    choose_template,
+    stop_strings_of,
+)
 
-_TINY_MODEL_BYTES = 256 << 20  # below, a second thread costs more than it computes
+_TINY_MODEL_BYTES = 64 << 20  # below, a second thread costs more than it computes
 _LEAST_CONTEXT = 2048  # tokens: less is not chosen for want of memory, it is an error
 _CONTEXT_STEP = 256  # llama.cpp rounds a sequence's cache up to this
-_CACHE_SHARE = 0.8  # of the memory left beside the weights, when the context is chosen by it
+_CACHE_SHARE = 0.5  # of the memory left beside the weights, when the context is chosen by it
 _CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32,
                 "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}  # fmt: skip
 _CACHE_TYPES: dict[str, Any] = {
@@ -35,6 +40,9 @@ _CACHE_TYPES: dict[str, Any] = {
     "bfloat16": "bf16",
     "float32": "f32",
 }
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_PLENTY = 1 << 62  # bytes
 _SIZES = ("block_count", "embedding_length", "context_length")
 _NO_MODELS = {"adapter": "a LoRA adapter", "mmproj": "a projector of images"}
 
@@ -81,30 +89,47 @@ def load_model(
         text = f"{file.path.name} ({file.architecture}) generates no text: give it task = 'embed'."
         raise ValueError(text)
     on_gpu = uses_gpu(config, options)
-    caches = 1 if options.kv_unified else slots
-    length = choose_context(file, options, caches, on_gpu)
+    length = choose_context(file, options, 1 if options.kv_unified else slots, on_gpu)
     model = api.Model(file.path, model_settings(config, options, on_gpu), progress)
-    if model.has_encoder:
+    try:
+        if model.has_encoder:
+            raise ValueError(f"{file.path.name} has an encoder: such models are not served here.")
+        settings = context_settings(options, slots) | thread_settings(config, options, file)
+        context, length = _open_context(model, settings, length, options)
+        adapter = adapter_of(config, file.architecture, [])
+        spec = _spec(config, model, adapter, length, on_gpu)
+    except BaseException:
         model.close()
-        raise ValueError(f"{file.path.name} has an encoder: such models are not served here.")
-    batch_tokens = max(options.n_batch, slots)
-    context = api.Context(
-        model,
-        {
-            "n_ctx": _rounded(length) * caches,
-            "n_seq_max": slots,
-            "n_batch": batch_tokens,
-            "n_ubatch": min(options.n_ubatch, batch_tokens),
-            **thread_settings(config, options, file),
-            "flash_attn_type": int(options.flash_attn),
-            "type_k": api.CACHE_TYPES[options.type_k],
-            "type_v": api.CACHE_TYPES[options.type_v],
-            "kv_unified": options.kv_unified,
-        },
-    )
-    adapter = adapter_of(config, file.architecture, [])
-    spec = _spec(config, model, adapter, length, on_gpu)
+        raise
     return Loaded(model, context, spec, Grammars(model, adapter.tool_format()), slots)
+
+
+def context_settings(options: LlamaCppOptions, slots: int) -> dict[str, Any]:
+    """For llama_context_params, but for n_ctx and the threads."""
+    batch_tokens = max(options.n_batch, slots)
+    return {
+        "n_seq_max": slots,
+        "n_batch": batch_tokens,
+        "n_ubatch": min(options.n_ubatch, batch_tokens),
+        "flash_attn_type": int(options.flash_attn),
+        "type_k": api.CACHE_TYPES[options.type_k],
+        "type_v": api.CACHE_TYPES[options.type_v],
+        "kv_unified": options.kv_unified,
+    }
+
+
+def _open_context(
+    model: api.Model, settings: dict[str, Any], length: int, options: LlamaCppOptions
+) -> tuple[api.Context, int]:
+    """A length that was not asked for is halved until llama.cpp finds the memory."""
+    caches = 1 if options.kv_unified else settings["n_seq_max"]
+    while True:
+        try:
+            return api.Context(model, {**settings, "n_ctx": _rounded(length) * caches}), length
+        except ValueError:
+            if options.n_ctx or length // 2 < _LEAST_CONTEXT:
+                raise
+            length //= 2
 
 
 def _spec(
@@ -123,7 +148,7 @@ def _spec(
         chat_template=template,
         capabilities=[*capabilities_of(template, adapter), *more],
         device="cuda" if on_gpu else "cpu",
-        stop_strings=list(adapter.stop_strings()) if template is not own else [],
+        stop_strings=stop_strings_of(config, own, adapter),
     )
 
 
@@ -184,7 +209,9 @@ def thread_settings(
 
 
 def physical_cores() -> int:
-    """Of those that this process may use."""
+    """Of those that this process may use; all, where the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
     cores = set()
     for cpu in os.sched_getaffinity(0):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
@@ -203,17 +230,20 @@ def choose_context(file: GgufFile, options: LlamaCppOptions, caches: int, on_gpu
     if on_gpu:  # llama.cpp's own allocation tells
         return wanted
     token = cache_bytes(file, options)
-    free = available_memory() - file.tensor_bytes
+    available = available_memory()
+    free = available - file.tensor_bytes
+    if options.n_ctx == 0:
+        fitting = int(free * _CACHE_SHARE / (token * caches)) if token else wanted
+        if free > 0 and fitting >= wanted:
+            return wanted
+        wanted = max(fitting // _CONTEXT_STEP * _CONTEXT_STEP, min(trained, _LEAST_CONTEXT))
     if free >= token * wanted * caches:
         return wanted
-    fitting = int(free * _CACHE_SHARE / (token * caches)) // _CONTEXT_STEP * _CONTEXT_STEP
-    if options.n_ctx == 0 and fitting >= _LEAST_CONTEXT:
-        return fitting
-    need = file.tensor_bytes + token * min(wanted, options.n_ctx or _LEAST_CONTEXT) * caches
+    need = file.tensor_bytes + token * wanted * caches
     raise MemoryError(
         f"{file.path.name} needs {_gib(need)} GiB ({_gib(file.tensor_bytes)} of weights, the rest"
-        f" for {caches} caches of {options.n_ctx or _LEAST_CONTEXT} tokens);"
-        f" {_gib(available_memory())} GiB are available: lower n_ctx or max_batch_size."
+        f" for {caches} caches of {wanted} tokens);"
+        f" {_gib(available)} GiB are available: lower n_ctx or max_batch_size."
     )
 
 
@@ -228,11 +258,15 @@ def cache_bytes(file: GgufFile, options: LlamaCppOptions) -> float:
 
 
 def available_memory() -> int:
-    """Bytes that this machine can still give, by /proc/meminfo."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return 1 << 62
+    """Bytes that this machine, or this container, can still give; a lot where nothing tells."""
+    found = [_PLENTY]
+    if _MEMINFO.is_file():
+        lines = [line.split() for line in _MEMINFO.read_text().splitlines()]
+        found += [int(line[1]) << 10 for line in lines if line[0] == "MemAvailable:"]
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        found.append(int(text) - int(used.read_text()))
+    return min(found)
 
 
 def _rounded(tokens: int) -> int:

@@ -13,11 +13,14 @@ from smmf_core.engines.llama_cpp_slots import Slot
 from smmf_core.engines.sampling import Sampler, describe
 from smmf_core.messages import Sampling
 
+NOT_FINITE = "the model computed logits that are not finite numbers"
+
 
 class Running:
     """A sequence, waiting for a slot or in one. `tokens` are its prompt and its answer so far.
 
-    `is_greedy`: its next token is the most likely one, and nothing else is asked for.
+    `is_simple`: its choices depend on nothing but logits, parameters and position, so that they
+    are made together with those of others.
     """
 
     __slots__ = (
@@ -27,7 +30,7 @@ class Running:
         "adapter",
         "describes",
         "grammar",
-        "is_greedy",
+        "is_simple",
         "number",
         "prompt_logprobs",
         "reports_cached",
@@ -59,9 +62,10 @@ class Running:
             self.grammar = Grammar(model, grammar)
             for token in output:
                 self.grammar.accept(token)
-        self._is_best = takes_best(params)
+        is_free = not _is_adjusted(params)
+        self._is_best = is_free and (params.temperature == 0 or params.top_p == 0)
         asks_more = params.logprobs is not None or sequence.prompt_logprobs is not None
-        self.is_greedy = self._is_best and not asks_more and self.grammar is None
+        self.is_simple = is_free and not asks_more and self.grammar is None
 
     def describe_prompt(self, first: int, rows: Rows) -> None:
         """Logprobs of the request's own prompt: the row of position i foretells token i + 1."""
@@ -97,7 +101,7 @@ class Running:
             return self._sampler.choose(row), False
         best = int(row.argmax())
         if not np.isfinite(row[best]):
-            raise ValueError("the model computed logits that are not finite numbers")
+            raise ValueError(NOT_FINITE)
         if self._is_best and best not in self._end_ids and grammar.allows(best):
             grammar.accept(best)
             return best, False
@@ -110,13 +114,8 @@ class Running:
         return token, token in self._end_ids
 
 
-def takes_best(params: Sampling) -> bool:
-    """Whether the next token is the most likely one, whatever came before."""
-    return (
-        (params.temperature == 0 or params.top_p == 0)
-        and not params.logit_bias
-        and not params.min_tokens
-        and not params.presence_penalty
-        and not params.frequency_penalty
-        and params.repetition_penalty == 1.0
-    )
+def _is_adjusted(params: Sampling) -> bool:
+    """Whether what came before, or a bias, changes the logits."""
+    penalties = params.presence_penalty or params.frequency_penalty
+    repeats = params.repetition_penalty != 1.0
+    return bool(params.logit_bias or params.min_tokens or penalties or repeats)

@@ -49,7 +49,7 @@ def load_prompt_side(folder: Path, config: ModelConfig) -> PromptSide:
         tokenizer,
         template,
         stop_ids,
-        list(adapter.stop_strings()) if template is not own else [],
+        stop_strings_of(config, own, adapter),
         capabilities_of(template, adapter),
         adapter,
     )
@@ -78,6 +78,14 @@ def choose_template(
         return own
     text = adapter.chat_template()
     return None if text is None else ChatTemplate({"default": text}, tokens)
+
+
+def stop_strings_of(
+    config: ModelConfig, own: ChatTemplate | None, adapter: BaseModelAdapter
+) -> list[str]:
+    """The adapter's, with the adapter's template: they belong to its form."""
+    is_adapters = own is None and not config.engine.get("chat_template")
+    return list(adapter.stop_strings()) if is_adapters else []
 
 
 def stop_ids_of(tokenizer: FolderTokenizer, adapter: BaseModelAdapter) -> frozenset[int]:

@@ -21,6 +21,9 @@ def read_texts(submit: Embed, spec: EmbedSpec, tokenize: Tokenize) -> list[Text]
     limit = spec.context_length if submit.max_tokens < 0 else submit.max_tokens
     texts = tokenize(_with_prompt(submit, spec), submit.query, limit)
     for number, text in enumerate(texts):
+        if not text.ids:
+            where = _name(submit, number)
+            raise ApiError("invalid_value", f"'{where}' holds no tokens.", where)
         if len(text.ids) > spec.context_length:
             where = _name(submit, number)
             raise ApiError(

@@ -81,6 +81,8 @@ def _load(config: ModelConfig, control: WorkerControl) -> Engine:
     if config.model.backend in _ONE_THREAD:
         for name in _THREAD_VARIABLES:  # before numpy
             os.environ.setdefault(name, "1")
+    if config.model.task != "generate":  # before torch; threads that spin between an encoder's
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # steps take the Router's cores
     print(f"loading {config.model.name} ({config.model.backend})", file=sys.stderr, flush=True)
     engine: Engine = load_backend(config.model.backend)(config)
 

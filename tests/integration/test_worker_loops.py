@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,22 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from router_end import WAIT_S, RouterEnd
 
 from smmf_core import messages as m
 from smmf_core.config import Model, ModelConfig
 from smmf_core.engines.base import Output, Sequence
 from smmf_core.engines.echo import EchoEngine
-from smmf_core.native import _ring
 from smmf_core.native._batcher import Batcher
-from smmf_core.native._ring import RingReader
-from smmf_core.wire.requests import RouterSocket, worker_identity
 from smmf_core.worker import step_loop
 from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.core import WorkerCore
 from smmf_core.worker.links import Links
 from smmf_core.worker.stream_loop import StreamLoop
-
-WAIT_S = 20.0
 
 
 class StreamingEcho:
@@ -53,59 +47,6 @@ class StreamingEcho:
             self.closed.append(sequence.id)
 
     async def close(self) -> None: ...
-
-
-class RouterEnd:
-    """What a Router has of one Worker, for a test to look at."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        self.endpoint = f"ipc://{folder}/router.sock"
-        self.socket = RouterSocket(self.endpoint)
-        self.memfd = _ring.create(1 << 16, 16)
-        self.data_fd, self.space_fd = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
-        self.reader = RingReader(self.memfd, self.data_fd, self.space_fd)
-        command = [sys.executable, "-c", "input()"]  # stands for the Router's process
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
-        self.records: list[m.Record] = []
-
-    def attach(self, links: Links) -> None:
-        fds = [os.dup(fd) for fd in (self.memfd, self.data_fd, self.space_fd)]
-        fds.append(os.pidfd_open(self.process.pid))
-        links.attach(m.Attach(0, 1, 0, 1, self.endpoint, 16), fds)
-
-    def send(self, *messages: m.ToWorker) -> None:
-        assert self.socket.send(worker_identity(0, 1), list(messages))
-
-    def wait_ready(self) -> m.Ready:
-        until = time.monotonic() + WAIT_S
-        while time.monotonic() < until:
-            for _, messages in self.socket.receive():
-                return messages[0]
-            time.sleep(0.002)
-        raise AssertionError("no Ready")
-
-    def wait(self, key: int, *kinds: int) -> list[m.Record]:
-        """All records of `key`, once one of these kinds is there."""
-        until = time.monotonic() + WAIT_S
-        while time.monotonic() < until:
-            self.records += self.reader.drain()
-            own = [record for record in self.records if record[1] == key]
-            if any(record[0] in kinds for record in own):
-                return own
-            if self.reader.arm():
-                _ring.wait([self.data_fd], 0.5)
-                _ring.drain_eventfd(self.data_fd)
-        raise AssertionError(f"no record of {kinds} for {key}: {self.records}")
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
-        self.socket.close()
-        self.reader.close()
-        for fd in (self.memfd, self.data_fd, self.space_fd):
-            os.close(fd)
 
 
 class WorkerEnd:
@@ -166,6 +107,15 @@ def test_ready_then_requests_are_answered(ends: tuple[RouterEnd, WorkerEnd]) -> 
         kinds = [record[0] for record in records]
         assert kinds == [m.ADMIT, m.TOKENS, m.TOKENS, m.TOKENS, m.CHOICE_END, m.FINISH]
         assert text(records) == " the quick brown"
+
+
+def test_a_request_of_another_task_is_refused(ends: tuple[RouterEnd, WorkerEnd]) -> None:
+    router, _ = ends
+    router.wait_ready()
+    router.send(m.Embed(1, 0, "r", "echo", ["hello"]), submit(2, echo={"tokens": 2}))
+    (failure,) = router.wait(1, m.FAIL)
+    assert b"unsupported_value" in failure[5]
+    assert text(router.wait(2, m.FINISH, m.FAIL)) == " the quick"
 
 
 def test_cancel_stops_a_request_and_later_ones_run(ends: tuple[RouterEnd, WorkerEnd]) -> None:

@@ -100,14 +100,9 @@ NATIVE = (
     ),
 )  # fmt: skip
 
-OWN_CODE = ("Baichuan 2 13B", "Baichuan2-13B-Chat", "baichuan2")
-NOT_RUN = (
-    (
-        "ChatGLM 1",
-        "chatglm-6b",
-        "not run: it reads the prompt in both directions and counts positions twice, so neither a "
-        "shared prefix nor a prompt in parts can be computed; no engine of today carries it",
-    ),
+OWN_CLASSES = (
+    ("Baichuan 2 13B", "Baichuan2-13B-Chat", "baichuan2", "`llama` with attention by distance"),
+    ("ChatGLM 1", "chatglm-6b", "chatglm", "own class, row by row"),
 )
 
 
@@ -123,12 +118,10 @@ def _rows() -> Iterator[tuple[str, str, str, str]]:
         runs = f"`{tiny.architecture}` of transformers"
         yield tiny.family, tiny.checkpoint, f"`{tiny.adapter}`", runs
     for legacy in LEGACY:
-        runs = f"`{legacy.native().model_type}` of transformers, from the published files"
+        runs = f"`{legacy.native().model_type}` of transformers, from the files as published"
         yield legacy.family, legacy.checkpoint, f"`{legacy.adapter}`", runs
-    family, checkpoint, adapter = OWN_CODE
-    yield family, checkpoint, f"`{adapter}`", "code of the checkpoint (`trust_remote_code = true`)"
-    for family, checkpoint, reason in NOT_RUN:
-        yield family, checkpoint, "`chatglm`", reason
+    for family, checkpoint, adapter, runs in OWN_CLASSES:
+        yield family, checkpoint, f"`{adapter}`", f"{runs}, from the files as published"
 
 
 def read() -> str:

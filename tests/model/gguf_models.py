@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
+import engines_env
 import numpy as np
 from safetensors.numpy import load_file
 from tiny import make_model, write_weights
+
+engines_env.require("llama-cpp")
+
+import gguf
 
 from configs.demo.export.to_gguf import export
 from smmf_core.config import Model, ModelConfig

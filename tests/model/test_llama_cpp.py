@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tiny import make_model, write_weights
 
 from configs.demo.export.to_gguf import export
 from smmf_core.config import bundled
+from smmf_core.engines import llama_cpp_api as api
 from smmf_core.engines.gguf_file import read_gguf
 from smmf_core.engines.llama_cpp import LlamaCppEngine, create
 from smmf_core.engines.llama_cpp_load import choose_context, physical_cores, thread_settings
@@ -204,7 +206,7 @@ def test_gaps_between_running_slots_are_filled(path: Path, folder: Path) -> None
     """Nobody sees it: not the answers, nor what is cached in a slot that fills a gap."""
     alone = Run(open_engine(folder))
     numbers = (0, 2, 5, 7)
-    ids = {number: [0, *range(number + 5, number + 25)] for number in range(8)}
+    ids = {n: [0, *range(n + 5, n + (25 if n in numbers else 75))] for n in range(8)}
     alone.join(*[make_sequence(n, ids[n], 60, temperature=0.0) for n in numbers])
     alone.finish()
     engine = open_llama(path, n_ctx=100)
@@ -440,9 +442,26 @@ def test_the_context_shrinks_to_the_memory_there_is(
     token = 3 * 2 * (16 + 16) * 4  # layers, key/value heads, their widths, float32
     where = "smmf_core.engines.llama_cpp_load.available_memory"
     monkeypatch.setattr(where, lambda: 8 * 10_000 * token + file.tensor_bytes)
-    assert choose_context(file, options, 8, False) == 7936  # 80 % of 10,000, in steps of 256
+    assert choose_context(file, options, 8, False) == 4864  # half of 10,000, in steps of 256
     options.n_ctx = 9000
     assert choose_context(file, options, 8, False) == 9000
     options.n_ctx = 11_000
     with pytest.raises(MemoryError, match="lower n_ctx or max_batch_size"):
         choose_context(file, options, 8, False)
+
+
+def test_the_context_shrinks_to_what_llama_cpp_can_allocate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_gguf(tmp_path, max_position_embeddings=16_384)
+    start = api.C.llama_init_from_model
+
+    def refuse(model: object, params: Any) -> object:
+        return None if params.n_ctx > 2 * 5000 else start(model, params)
+
+    monkeypatch.setattr(api.C, "llama_init_from_model", refuse)
+    engine = open_llama(path, slots=2)
+    assert engine.spec.context_length == 4096
+    engine.close()
+    with pytest.raises(ValueError, match="cannot make a context"):
+        open_llama(path, slots=2, n_ctx=8192)  # asked for: not less

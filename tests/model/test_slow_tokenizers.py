@@ -10,6 +10,8 @@ import pytest
 
 engines_env.require("transformers")
 
+from chatglm1 import write_chatglm1
+from family_models import byte_level
 from legacy_models import LEGACY, sentencepiece, write_remote
 from sentencepiece import SentencePieceProcessor
 from tiny import write_json
@@ -93,8 +95,6 @@ def test_tokens_of_chatglm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("checkpoint", ["Qwen-7B-Chat", "glm-4-9b-chat"])
 def test_tiktoken_ranks_need_no_code(checkpoint: str, tmp_path: Path) -> None:
     """As the byte-level BPE whose vocabulary the ranks are, with the family's words."""
-    from family_models import byte_level
-
     legacy = LEGACY_BY_NAME[checkpoint]
     legacy.write_tokenizer(tmp_path)
     kind = legacy.keys["model_type"]
@@ -105,11 +105,24 @@ def test_tiktoken_ranks_need_no_code(checkpoint: str, tmp_path: Path) -> None:
     original.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
     for text in TEXTS[:2]:
         assert tokenizer.encode(text, True) == original.encode(text).ids
-    for text in TEXTS[:2]:
         assert text_of(tokenizer, tokenizer.encode(text, False)) == text
     (special,) = tokenizer.encode("<|endoftext|>", False)
     assert special in tokenizer.eos_ids
     assert tokenizer.token_bytes(special) == b""
+
+
+def test_spaces_of_chatglm_1_have_names(tmp_path: Path) -> None:
+    folder = write_chatglm1(tmp_path)
+    tokenizer = load(folder, "chatglm")
+    text = "the\n\n\tfox  and   dog"
+    ids = tokenizer.encode(text, True)
+    named = [tokenizer.token_id(p) for p in ("<n>", "<|tab|>", "<|blank_2|>", "<|blank_3|>")]
+    assert [id_ for id_ in ids if id_ in named] == [named[0], *named]
+    assert text_of(tokenizer, ids) == f" {text}"
+    assert ids[-2:] == [tokenizer.token_id("[gMASK]"), tokenizer.token_id("<sop>")]
+    write_json(folder / "tokenizer_config.json", {"num_image_tokens": 20000})
+    with pytest.raises(ValueError, match="image tokens"):
+        load(folder, "chatglm")
 
 
 def test_specials_that_are_elsewhere(tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_families_by_name_and_type(name: str, model_type: str, adapter: str) -> 
     assert find_adapter("served-as-this", f"/models/{name}/", model_type).name == adapter
 
 
+def test_architectures_as_gguf_files_name_them() -> None:
+    assert find_adapter("x", "/m/Mistral-7B-Instruct-v0.2.Q4_K_M.gguf", "llama").name == "mistral"
+    assert find_adapter("x", "/m/mixtral-8x7b-instruct.gguf", "llama").name == "mixtral"
+    assert find_adapter("x", "/m/tiny.gguf", "qwen3moe").name == "qwen3"
+    assert find_adapter("DeepSeek-V3", "/m/a.gguf", "deepseek2").name == "deepseek-v3"
+    assert find_adapter("x", "/m/some-base.gguf", "llama").name == ""
+
+
 def test_the_configured_type_chooses() -> None:
     assert find_adapter("vicuna-7b", "", "llama", wanted="Zephyr").name == "zephyr"
     assert find_adapter("x", "x.gguf", "", wanted="qwen3_moe").name == "qwen3"  # an architecture

@@ -156,6 +156,11 @@ def test_tokens_outside_the_vocabulary(rig: Rig) -> None:
     assert (failure.code, failure.param) == ("invalid_value", "input[1]")
 
 
+def test_a_text_without_tokens(rig: Rig) -> None:
+    failure = rig.error(rig.submit("a", ""))
+    assert (failure.code, failure.param) == ("invalid_value", "input[1]")
+
+
 def test_a_tokenizer_that_fails_costs_its_request_only(rig: Rig) -> None:
     bad, good = rig.submit("untokenizable"), rig.submit("ok")
     rig.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,13 @@ VLLM = tuple(
     f"smmf_core.engines.vllm_{name}"
     for name in ("adapters", "args", "convert", "load", "stats", "step", "stream")
 )
+TRANSFORMERS = tuple(f"smmf_core.engines.{name}" for name in ("transformers", "hf_*", "torch_*"))
 ONLY_IN = {
     "zmq": ("smmf_core.wire.requests", "smmf_core.client"),
     "httptools": ("smmf_core.http",),
-    "torch": ("smmf_core.engines.transformers", *EMBED),
+    "torch": (*TRANSFORMERS, *EMBED),
     "transformers": (
-        "smmf_core.engines.transformers",
+        *TRANSFORMERS,
         "smmf_core.engines.slow_tokenizer",
         "smmf_core.engines.embed_load",
     ),
@@ -133,7 +135,9 @@ def test_each_library_has_its_place(file: Path) -> None:
     module = module_name(file)
     for name in imports(file):
         places = ONLY_IN.get(name.split(".")[0])
-        allowed = places is None or any(within(module, place) for place in places)
+        allowed = places is None or any(
+            within(module, place) or fnmatch(module, place) for place in places
+        )
         assert allowed, f"{name} is imported outside {places}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from model.tiny import BOS, EOS, PAD, make_tokenizer, write_json
 
-from smmf_core.config import Model, ModelConfig
+from smmf_core.config import Model, ModelConfig, load_model
 from smmf_core.engines.base import EngineSpec
 from smmf_core.engines.prompt_side import PromptSide, load_prompt_side
 from smmf_core.errors import ApiError
@@ -71,6 +71,20 @@ def test_the_configured_template_goes_before_all(tmp_path: Path) -> None:
     file.write_text("{% if %}")
     with pytest.raises(ValueError, match="does not compile"):
         side_of(folder, chat_template=str(file))
+
+
+def test_a_template_beside_the_models_file(tmp_path: Path) -> None:
+    """A relative path is taken beside the TOML; the family's stop strings are not the file's."""
+    folder = make_folder(tmp_path, "falcon-7b-instruct", model_type="falcon")
+    (tmp_path / "mine.jinja").write_text("mine")
+    file = tmp_path / "local-falcon.toml"
+    file.write_text(
+        '[model]\nname = "f"\nbackend = "reference"\npath = "falcon-7b-instruct"\n'
+        '[engine]\nchat_template = "mine.jinja"\n'
+    )
+    side = load_prompt_side(folder, load_model(file))
+    assert prompt(side) == "mine"
+    assert side.stop_strings == []
 
 
 def test_the_configured_type_chooses_the_adapter(tmp_path: Path) -> None:

@@ -1,0 +1,235 @@
+"""transformers: what batching over the library's own forward pass is worth, in the same run.
+
+Opponents on the same weights: the bare step loop (a pass and an arg max, nothing else), `generate`
+on a batch of that size, `generate` on batches of mixed lengths that each run to their longest
+(static batching), and `transformers serve`. Rounds are taken in turn; the best of each counts.
+Weights are the demo model's, in float32.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from bench.engines.harness import CLIENTS, bodies, generation_rate, prompts, served
+from bench.serve.waiting import free_port
+from smmf_core.config import Model, ModelConfig, bundled
+from smmf_core.config.schema import Optimization
+from smmf_core.engines.base import Sequence
+from smmf_core.engines.transformers import TransformersEngine, create
+from smmf_core.messages import Sampling, Submit
+
+TOKENS = 128  # of an answer
+WORDS = 16  # of a prompt
+ROUNDS = 3
+MIXED = 64  # requests of random lengths
+SHORTEST, LONGEST = 16, 512
+ROWS = 32  # of a static batch, and that the engine may run at once
+_START_S = 120.0
+
+
+def run() -> dict[str, Any]:
+    """Tokens per second at 1, 8 and 32 requests, and the engine's ratio to each opponent."""
+    folder = bundled("demo")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None  # answers have the length that was asked for
+    engine = _engine(folder)
+    encode = engine.spec.tokenizer.encode
+    figures: dict[str, Any] = {"transformers": transformers.__version__, "tokens": TOKENS}
+    with served("transformers", _toml(folder)) as ours, _library_server(folder) as theirs:
+        figures["ready_s"] = round(ours.ready_s, 2)
+        for count in CLIENTS:
+            best: dict[str, float] = {}
+            for number in range(ROUNDS):
+                texts = prompts(count, WORDS, seed=100 * count + number)
+                ids = [encode(text, True) for text in texts]
+                width = min(len(prompt) for prompt in ids)
+                equal = [prompt[:width] for prompt in ids]
+                rates = {
+                    "bare_loop": _bare(model, equal),
+                    "engine_steps": _stepped(engine, equal, skip_prefill=True),
+                    "generate": _generate(model, equal, [TOKENS] * count),
+                    "engine": _stepped(engine, equal),
+                    "served": _served(ours.url, "demo", texts, count),
+                    "transformers_serve": _served(theirs, str(folder), texts, count),
+                }
+                best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
+            figures[str(count)] = {
+                **{name: round(rate) for name, rate in best.items()},
+                "to_bare_loop": round(best["engine_steps"] / best["bare_loop"], 3),
+                "to_generate": round(best["engine"] / best["generate"], 3),
+                "served_to_transformers_serve": round(
+                    best["served"] / best["transformers_serve"], 3
+                ),
+            }
+    figures["mixed"] = _mixed(model, engine)
+    engine.close()
+    return figures
+
+
+def _mixed(model: Any, engine: TransformersEngine) -> dict[str, Any]:
+    """Prompts and answers of random lengths: the engine's rows leave and join, a static batch
+    waits for its longest."""
+    draw = random.Random(5)
+    vocabulary = engine.spec.tokenizer.vocab_size
+    lengths = [draw.randint(SHORTEST, LONGEST) for _ in range(MIXED)]
+    asked = [
+        [draw.randrange(vocabulary) for _ in range(draw.randint(SHORTEST, LONGEST // 4))]
+        for _ in range(MIXED)
+    ]
+    spans = [slice(start, start + ROWS) for start in range(0, MIXED, ROWS)]
+    began = time.perf_counter()
+    for span in spans:
+        _generate(model, asked[span], lengths[span])
+    static = sum(lengths) / (time.perf_counter() - began)
+    ours = _stepped(engine, asked, lengths)
+    return {
+        "static_batches": round(static),
+        "engine": round(ours),
+        "to_static": round(ours / static, 3),
+    }
+
+
+def _bare(model: Any, asked: list[list[int]]) -> float:
+    cache = transformers.DynamicCache(config=model.config)
+    with torch.inference_mode():
+        ids = torch.tensor(asked)
+        logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1]
+        began = time.perf_counter()
+        for _ in range(TOKENS):
+            ids = logits.argmax(-1, keepdim=True)
+            logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1]
+        return len(asked) * TOKENS / (time.perf_counter() - began)
+
+
+def _generate(model: Any, asked: list[list[int]], lengths: list[int]) -> float:
+    width, most = max(map(len, asked)), max(lengths)
+    padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in asked])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in asked])
+    began = time.perf_counter()
+    with torch.inference_mode():
+        made = model.generate(
+            padded,
+            attention_mask=mask,
+            max_new_tokens=most,
+            min_new_tokens=most,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    assert made.shape[1] == width + most
+    return sum(lengths) / (time.perf_counter() - began)
+
+
+def _stepped(
+    engine: TransformersEngine,
+    asked: list[list[int]],
+    lengths: list[int] | None = None,
+    skip_prefill: bool = False,
+) -> float:
+    """The engine alone, driven as a Worker's loop does: at most ROWS at once."""
+    lengths = lengths or [TOKENS] * len(asked)
+    waiting = [_sequence(*item) for item in enumerate(zip(asked, lengths, strict=True))][::-1]
+    left: dict[int, int] = {}
+    began, made = time.perf_counter(), 0
+    while waiting or left:
+        joining = [waiting.pop() for _ in range(min(len(waiting), ROWS - len(left)))]
+        left |= {sequence.id: sequence.max_new_tokens for sequence in joining}
+        engine.add(joining)
+        outputs = engine.step()
+        made += len(outputs)
+        if skip_prefill and made == len(outputs):
+            began, made = time.perf_counter(), made - len(outputs)
+            skip_prefill = False
+        for output in outputs:
+            assert output.error is None, output.error
+            left[output.sequence.id] -= 1
+        ended = [output.sequence for output in outputs if not left[output.sequence.id]]
+        if ended:
+            engine.remove(ended)
+            for sequence in ended:
+                del left[sequence.id]
+    return made / (time.perf_counter() - began)
+
+
+def _sequence(number: int, item: tuple[list[int], int]) -> Sequence:
+    prompt, tokens = item
+    params = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+    submit = Submit(number, 0, "", "demo", True, 1, None, [prompt], params)
+    return Sequence(number, prompt, len(prompt), params, tokens, submit)
+
+
+def _engine(folder: Path) -> TransformersEngine:
+    engine = create(
+        ModelConfig(
+            model=Model(name="demo", backend="transformers", path=str(folder)),
+            optimization=Optimization(dtype="float32"),
+            engine={"prefix_cache_tokens": 0},  # every round computes its prompts
+        )
+    )
+    assert isinstance(engine, TransformersEngine)
+    engine.load(lambda done: None)
+    return engine
+
+
+def _served(url: str, model: str, texts: list[str], count: int) -> float:
+    return generation_rate(url, bodies(url, model, texts, [TOKENS] * len(texts)), count)
+
+
+def _toml(folder: Path) -> str:
+    return (
+        f'[model]\nname = "demo"\nbackend = "transformers"\npath = "{folder}"\n'
+        f"[deployment]\nmax_concurrency = {ROWS}\n"
+        '[optimization]\ndtype = "float32"\n'
+    )
+
+
+@contextmanager
+def _library_server(folder: Path) -> Iterator[str]:
+    """`transformers serve` with its defaults; raises RuntimeError when it does not come up."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        str(Path(sys.executable).with_name("transformers")), "serve", str(folder),
+        "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32",
+    ]  # fmt: skip
+    quiet = subprocess.DEVNULL
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    server = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=env)
+    try:
+        _wait(server, f"{url}/health")
+        yield url
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError("`transformers serve` did not come up")
+
+
+if __name__ == "__main__":
+    print(run())
