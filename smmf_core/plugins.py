@@ -32,8 +32,6 @@ BACKENDS = {
     "vllm": "smmf_core.engines.vllm:create",
     "mlx": "smmf_core.engines.mlx:create",
 }
-
-
 STRATEGIES = ("round_robin", "least_connections", "weighted")
 
 
@@ -43,8 +41,8 @@ def backend_names() -> list[str]:
 
 
 def load_backend(name: str) -> Any:
-    """`create(config) -> engine` of a backend. Raises ImportError when a package that a built-in one
-    needs is missing, CannotStart for an unknown name and for a plug-in that cannot be loaded."""
+    """`create(config) -> engine` of a backend. Raises ImportError when a package is missing that a
+    built-in one needs, CannotStart for an unknown name and for a plug-in that does not load."""
     if name in BACKENDS:
         module, _, attribute = BACKENDS[name].partition(":")
         return getattr(import_module(module), attribute)

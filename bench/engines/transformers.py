@@ -8,14 +8,9 @@ Weights are the demo model's, in float32.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +19,15 @@ from typing import Any
 import torch
 import transformers
 
-from bench.engines.harness import CLIENTS, bodies, generation_rate, prompts, served
-from bench.serve.waiting import free_port
+from bench.engines.harness import CLIENTS, COMPLETIONS, bodies, generation_rate, prompts, served
+from bench.serve.contestants import Contestant, get
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Optimization
 from smmf_core.engines.base import Sequence
 from smmf_core.engines.transformers import TransformersEngine, create
+from smmf_core.loadgen.exchange import request_bytes
+from smmf_core.loadgen.load import Load, Plan
+from smmf_core.loadgen.local import free_port
 from smmf_core.messages import Sampling, Submit
 
 TOKENS = 128  # of an answer
@@ -63,8 +61,8 @@ def run() -> dict[str, Any]:
                     "engine_steps": _stepped(engine, equal, skip_prefill=True),
                     "generate": _generate(model, equal, [TOKENS] * count),
                     "engine": _stepped(engine, equal),
-                    "served": _served(ours.url, "demo", texts, count),
-                    "transformers_serve": _served(theirs, str(folder), texts, count),
+                    "served": _served(ours.url, texts),
+                    "transformers_serve": _served_by_library(theirs, str(folder), texts),
                 }
                 best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
             figures[str(count)] = {
@@ -184,8 +182,24 @@ def _engine(folder: Path) -> TransformersEngine:
     return engine
 
 
-def _served(url: str, model: str, texts: list[str], count: int) -> float:
-    return generation_rate(url, bodies(url, model, texts, [TOKENS] * len(texts)), count)
+def _served(url: str, texts: list[str]) -> float:
+    return generation_rate(url, bodies(url, "demo", texts, [TOKENS] * len(texts)), len(texts))
+
+
+def _served_by_library(url: str, model: str, texts: list[str]) -> float:
+    """It knows no `ignore_eos`: tokens count as they come. Answers are whole, as its streams do
+    not say how many tokens they had."""
+    host = url.removeprefix("http://")
+    body = {"model": model, "max_tokens": TOKENS, "temperature": 0}
+    requests = [request_bytes(host, COMPLETIONS, {**body, "prompt": text}) for text in texts]
+    plan = Plan(url + COMPLETIONS, b"", False, len(texts), len(requests), requests=requests)
+    began = time.perf_counter()
+    outcomes = Load(plan).run()
+    elapsed_s = time.perf_counter() - began
+    failed = [outcome.error for outcome in outcomes if outcome.error]
+    if failed:
+        raise RuntimeError(f"`transformers serve`: {failed[0]}")
+    return sum(outcome.tokens for outcome in outcomes) / elapsed_s
 
 
 def _toml(folder: Path) -> str:
@@ -200,35 +214,15 @@ def _toml(folder: Path) -> str:
 def _library_server(folder: Path) -> Iterator[str]:
     """`transformers serve` with its defaults; raises RuntimeError when it does not come up."""
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        str(Path(sys.executable).with_name("transformers")), "serve", str(folder),
-        "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32",
-    ]  # fmt: skip
-    quiet = subprocess.DEVNULL
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    server = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=env)
+    program = str(Path(sys.executable).with_name("transformers"))
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    command = [program, "serve", str(folder), *flags]
+    server = Contestant(command, port, {"HF_HUB_OFFLINE": "1"})
     try:
-        _wait(server, f"{url}/health")
-        yield url
+        server.wait(lambda: get(server.url, "/health")[0] == 200, _START_S)
+        yield server.url
     finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _wait(server: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise RuntimeError("`transformers serve` did not come up")
+        server.stop()
 
 
 if __name__ == "__main__":

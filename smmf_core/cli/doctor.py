@@ -110,7 +110,9 @@ def _engine(engine: Engine, found: gpu.Found) -> Finding:
     if told.installed == NO:
         return Finding(name, "missing", f"not installed{_advice(engine, found)}")
     place = "this environment" if told.installed == HERE else told.python
-    return Finding(name, "ok", f"{told.version} for {told.device} in {place}")
+    is_idle = bool(found.gpus) and "cuda" not in told.device
+    better = f"; it does not use the GPU{_advice(engine, found)}" if is_idle else ""
+    return Finding(name, "ok", f"{told.version} for {told.device} in {place}{better}")
 
 
 def _advice(engine: Engine, found: gpu.Found) -> str:

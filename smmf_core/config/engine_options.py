@@ -12,7 +12,6 @@ import msgspec
 
 from smmf_core.config.section import Count, Limit, Seconds, Section
 
-
 CacheType = Literal["", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
@@ -73,9 +72,9 @@ class LlamaCppOptions(Section):
     split_mode: Literal["none", "layer", "row"] = "layer"  # of a model over several GPUs
     main_gpu: Limit = 0
     tensor_split: list[Seconds] = []  # shares of the GPUs
-    flash_attn: bool = False  # faster with long prompts; then results depend on the batch
+    flash_attn: bool | None = None  # null: where it is to be had, but not with dtype float32
     type_k: CacheType = ""  # of the KV cache; "": by [optimization] dtype, auto is f16
-    type_v: CacheType = ""  # quantised: only with flash_attn
+    type_v: CacheType = ""  # quantised: not without flash_attn
     kv_unified: bool = False  # all sequences share n_ctx tokens, none has a cache of its own
     use_mmap: bool = True
     use_mlock: bool = False
@@ -89,6 +88,7 @@ class MlxOptions(Section):
     max_model_len: Limit = 0
     chat_template: str = ""  # a Jinja file; "": the model's own
     prefill_step_size: Count = 512  # prompt tokens of one step, padding included
+    kv_cache_mb: Limit = 0  # of all running sequences; 0: what memory allows
     prefix_cache_mb: Limit = 256  # caches of ended sequences kept for reuse; 0: none
     adapter_path: str = ""  # one LoRA adapter of mlx-lm for the whole model
     trust_remote_code: bool = False  # for checkpoints that bring a model file of their own

@@ -21,7 +21,7 @@ from smmf_core.engines.hf_files import stored_tensors, weight_files
 from smmf_core.engines.hf_memory import check_fits, needed_bytes
 from smmf_core.engines.hf_passes import is_out_of_memory
 from smmf_core.engines.hf_place import choose_attention, choose_device, choose_dtype, devices_of
-from smmf_core.engines.hf_quant import quantization, settings
+from smmf_core.engines.hf_quant import plain_kernels, quantization, settings, uncompiled
 from smmf_core.engines.text import read_json
 
 _WEIGHTS_BAR = "Loading weights"  # what the library calls that bar
@@ -67,7 +67,11 @@ def load(
     }
     if method.bits:
         arguments["quantization_config"] = settings(method, dtype)
+    if method.method and device.type == "cpu":
+        plain_kernels(model_config)
     model = _from_pretrained(loader, folder, arguments, progress)
+    if device.type == "cpu":
+        uncompiled(model)
     if options.compile:
         model.compile(dynamic=True)
     embedding = model.get_input_embeddings().weight

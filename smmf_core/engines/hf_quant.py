@@ -16,6 +16,7 @@ from transformers import BitsAndBytesConfig
 from smmf_core.config import ModelConfig
 
 _WHILE_LOADING = {"bitsandbytes_8bit": 8, "bitsandbytes_4bit": 4}
+_PLAIN_KERNELS = {"gptq": "gptq_torch", "awq": "torch_awq"}
 _PACKAGES = {  # what transformers computes with
     "bitsandbytes": ("bitsandbytes", "accelerate"),
     "gptq": ("gptqmodel", "optimum"),
@@ -62,6 +63,21 @@ def settings(method: Quantization, dtype: torch.dtype) -> Any:
     # It says in every layer of every step that it computes in float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def plain_kernels(model_config: Any) -> None:
+    """On a CPU: what runs at once. The kernels that gptqmodel would choose are compiled by a C++
+    compiler when they are first used, which takes minutes."""
+    stored = model_config.quantization_config
+    if isinstance(stored, dict) and stored.get("quant_method") in _PLAIN_KERNELS:
+        stored.setdefault("backend", _PLAIN_KERNELS[stored["quant_method"]])
+
+
+def uncompiled(model: Any) -> None:
+    """gptqmodel's plain layers have their unpacking compiled per shape: take that back."""
+    for module in model.modules():
+        if type(module).__module__.startswith("gptqmodel."):
+            vars(module).pop("dequantize_weight", None)
 
 
 def need_packages(method: str) -> None:

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smmf_core.engines.base import Logprobs
-from smmf_core.engines.sampling import describe, draw
+from smmf_core.engines.sampling import describe
 from smmf_core.engines.sampling_plan import NOT_FINITE, NOTHING_LEFT, Group, Plan
 from smmf_core.engines.touched import adjusted
+from smmf_core.messages import Sampling
 
 Rows = NDArray[np.float32]
 """Logits [rows, vocabulary]."""
 
+_ROUNDING = 1e-5  # of logits in float32: more than it can be
 _CHUNK = 65_536  # logits that are worked on at once, as float64: what a core's cache holds
 
 
@@ -33,7 +35,7 @@ def choose_tokens(
             plan.cut.places, plan.cut.params, cut_numbers.tolist(), strict=True
         ):
             if tokens[place] >= 0 and not is_bad[place]:
-                tokens[place] = draw(changed.get(place, rows[place]), params, number)
+                tokens[place] = _draw_cut(changed.get(place, rows[place]), params, number)
         tokens[is_bad] = NOT_FINITE
     return tokens
 
@@ -92,6 +94,42 @@ def _draw_plain(
         for index, place in enumerate(places):
             if tokens[place] >= 0:
                 tokens[place] = _place_of(reached[index], cumulative[index], wide[index])
+
+
+def _draw_cut(row: Rows, params: Sampling, number: float) -> int:
+    """sampling.draw for one row, whose steps are taken for the tokens that can still be kept."""
+    best = float(row.max())
+    ids = _candidates(row, best, params)
+    scaled = ((row if ids is None else row[ids]).astype(np.float64) - best) / params.temperature
+    weights = np.exp(scaled)
+    if params.min_p > 0:
+        weights[scaled < np.log(params.min_p)] = 0.0
+    if params.top_p < 1:
+        weights[weights < _least_by_top_p(weights, params.top_p)] = 0.0
+    cumulative = np.cumsum(weights)
+    token = _place_of(number * float(cumulative[-1]), cumulative, weights)
+    return token if ids is None else int(ids[token])
+
+
+def _candidates(row: Rows, best: float, params: Sampling) -> NDArray[np.int64] | None:
+    """The tokens that top_k and min_p may keep, min_p roughly; None: all."""
+    least = -np.inf
+    if 0 < params.top_k < len(row):
+        least = float(np.partition(row, -params.top_k)[-params.top_k])
+    if params.min_p > 0:
+        about = best + params.temperature * float(np.log(params.min_p))
+        least = max(least, about - _ROUNDING * (abs(about) + abs(best)))
+    return None if least == -np.inf else np.flatnonzero(row >= least)
+
+
+def _least_by_top_p(weights: NDArray[np.float64], top_p: float) -> float:
+    """The weight of the last token that is kept. Weights so small that all such together make up
+    half of what may be cut off need not be sorted."""
+    total = float(weights.sum())
+    large = weights[weights > total * (1 - top_p) / (2 * len(weights))]
+    descending = np.sort(large)[::-1]
+    last = int(np.searchsorted(np.cumsum(descending), top_p * total))
+    return float(descending[min(last, len(descending) - 1)])
 
 
 def _place_of(reached: float, cumulative: NDArray[np.float64], weights: NDArray[np.float64]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ CACHE_TYPES = {
     "q4_0": C.GGML_TYPE_Q4_0,
     "iq4_nl": C.GGML_TYPE_IQ4_NL,
 }
+FLASH_ATTENTION = {None: -1, False: 0, True: 1}  # llama_flash_attn_type; -1: auto
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch
 RANK = 4  # LLAMA_POOLING_TYPE_RANK: a reranker's score instead of a vector
@@ -43,15 +45,15 @@ UNPOOLED = 0  # LLAMA_POOLING_TYPE_NONE
 _log = logging.getLogger("smmf.llama_cpp")
 _LEVELS = {2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}  # of ggml_log_level
 _ERROR, _CONTINUED = 4, 5
+_KEPT_ERRORS = 8  # lines
 _PIECE_BYTES = 256
-_META_BYTES = 4096
 
 
 class _Log:
     """Takes llama.cpp's log: lines go to logging, one level lower; its errors are remembered."""
 
     def __init__(self) -> None:
-        self.errors: list[str] = []
+        self.errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
         self._level = 0
         self._callback = C.llama_log_callback(self._on_text)
         C.llama_log_set(self._callback, ctypes.c_void_p(0))
@@ -68,8 +70,9 @@ class _Log:
 
     def take(self) -> str:
         """The errors since the last time, in one line."""
-        errors, self.errors = self.errors, []
-        return "; ".join(errors) or "llama.cpp gives no reason"
+        errors = "; ".join(self.errors)
+        self.errors.clear()
+        return errors or "llama.cpp gives no reason"
 
 
 C.llama_backend_init()
@@ -108,12 +111,6 @@ class Model:
     def chat_template(self, name: str | None = None) -> str | None:
         text = C.llama_model_chat_template(self.pointer, name.encode() if name else None)
         return text.decode("utf-8", "replace") if text else None
-
-    def meta(self, key: str) -> str | None:
-        """A value of the file's metadata as text."""
-        buffer = ctypes.create_string_buffer(_META_BYTES)
-        size = C.llama_model_meta_val_str(self.pointer, key.encode(), buffer, _META_BYTES)
-        return buffer.value.decode("utf-8", "replace") if size >= 0 else None
 
     @property
     def has_encoder(self) -> bool:

@@ -57,7 +57,7 @@ class LlamaCppEmbedEngine:
                 "n_batch": size,
                 "n_ubatch": size,  # pooling sees one physical batch at a time
                 **thread_settings(config, options, file),
-                "flash_attn_type": int(options.flash_attn),
+                "flash_attn_type": api.FLASH_ATTENTION[options.flash_attn],
                 "kv_unified": True,
                 "embeddings": True,
             },

@@ -68,7 +68,9 @@ def read_options(config: ModelConfig) -> LlamaCppOptions:
         raise ValueError(f"[engine]: {error}") from None
     usual = _CACHE_TYPES[config.optimization.dtype]
     options.type_k, options.type_v = options.type_k or usual, options.type_v or usual
-    if options.type_v not in _CACHE_TYPES.values() and not options.flash_attn:
+    if options.flash_attn is None and config.optimization.dtype == "float32":
+        options.flash_attn = False  # its kernels round, and choose by the size of the batch
+    if options.type_v not in _CACHE_TYPES.values() and options.flash_attn is False:
         raise ValueError(f"[engine] type_v = {options.type_v!r} needs flash_attn = true.")
     wanted = config.optimization
     if wanted.load_in_8bit or wanted.load_in_4bit or wanted.quantization:
@@ -111,7 +113,7 @@ def context_settings(options: LlamaCppOptions, slots: int) -> dict[str, Any]:
         "n_seq_max": slots,
         "n_batch": batch_tokens,
         "n_ubatch": min(options.n_ubatch, batch_tokens),
-        "flash_attn_type": int(options.flash_attn),
+        "flash_attn_type": api.FLASH_ATTENTION[options.flash_attn],
         "type_k": api.CACHE_TYPES[options.type_k],
         "type_v": api.CACHE_TYPES[options.type_v],
         "kv_unified": options.kv_unified,

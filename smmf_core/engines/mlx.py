@@ -12,37 +12,33 @@ import math
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import mlx.core as mx
 import msgspec
-import numpy as np
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import MlxOptions
 from smmf_core.engines import mlx_load
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
 from smmf_core.engines.checks import check_tokens, refuse_adapter, refuse_grammar
-from smmf_core.engines.mlx_batch import Batch, Caches, Flight, Prefill, PrefixStore, Row, to_numpy
+from smmf_core.engines.mlx_batch import Batch, Caches, Flight, Prefill, PrefixStore, Row
+from smmf_core.engines.mlx_choose import choose, is_greedy, make_sampler
 from smmf_core.engines.prompt_side import load_prompt_side
-from smmf_core.engines.sampling import Row as Logits
-from smmf_core.engines.sampling import Sampler, describe
 from smmf_core.errors import ApiError
-from smmf_core.messages import Sampling, Submit
+from smmf_core.messages import Submit
 
 _CLEAR_EVERY = 512  # steps between two returns of mlx's unused buffers, as mlx-lm does
-_NOT_FINITE = "the model computed logits that are not finite numbers"
 
 
 class MlxEngine:
     """A StepEngine. A step takes one token of every answer and computes one chunk of prompts.
 
     While every row's choice is the arg max, the next pass is started before this one's tokens are
-    looked at, so that Python works while mlx computes. Rows that sample, or have penalties or
-    biases, are chosen on the host by `Sampler`.
+    looked at, so that Python works while mlx computes. Other rows are chosen on the host.
 
-    A pass that fails (out of memory) loses the caches, not the requests: all rows are computed
-    anew, half as many at once; the one that fails alone is given up.
+    What would not fit into memory waits, or goes back to waiting. A pass that fails nevertheless
+    loses the caches, not the requests: all rows are computed anew, half as many at once; the one
+    that fails alone is given up.
     """
 
     spec: EngineSpec
@@ -57,6 +53,7 @@ class MlxEngine:
         self._prefixes = PrefixStore(options.prefix_cache_mb << 20)
         self._max_rows = math.inf  # after a failed pass: as many as may run at once
         self._steps = 0
+        self._evictions = 0
         self._vocab_size = 0
         self._batch: Batch
 
@@ -71,6 +68,7 @@ class MlxEngine:
         self._vocab_size = loaded.vocab_size
         self._model = loaded.model
         self._batch = Batch(loaded.model)
+        self._room = loaded.room
         self.spec = EngineSpec(
             loaded.context_length,
             side.tokenizer,
@@ -85,8 +83,10 @@ class MlxEngine:
         for sequence in sequences:
             try:
                 check_tokens(sequence.prompt, self._vocab_size)
+                if not self._room.fits(1, len(sequence.prompt)):
+                    raise _no_room(sequence.prompt)
                 self._waiting.append(self._row(sequence))
-            except ApiError as error:
+            except (ApiError, MemoryError) as error:
                 self._failed.append(Output(sequence, 0, error=error))
 
     def remove(self, sequences: list[Sequence]) -> None:
@@ -94,8 +94,7 @@ class MlxEngine:
         self._failed = [out for out in self._failed if out.sequence.id not in gone]
         self._waiting = deque(row for row in self._waiting if row.sequence.id not in gone)
         if self._prefill is not None:
-            rows = self._prefill.rows
-            self._prefill.drop({n for n, row in enumerate(rows) if row.sequence.id in gone})
+            self._prefill.drop(gone)
             if not self._prefill.rows:
                 self._prefill = None
         self._leave(gone)
@@ -120,6 +119,8 @@ class MlxEngine:
         return {
             "active_memory_bytes": mx.get_active_memory(),
             "peak_memory_bytes": mx.get_peak_memory(),
+            "kv_cache_bytes": sum(cache.nbytes for cache in self._batch.caches),
+            "kv_cache_evictions": self._evictions,
             "prefix_cache_bytes": self._prefixes.bytes,
             "prefix_cache_reused_tokens": self._prefixes.reused_tokens,
         }
@@ -136,7 +137,8 @@ class MlxEngine:
     def _advance(self) -> list[Output]:
         """1. The answers' pass, if it is not under way. 2. A chunk of prompts. 3. Unless rows
         join: the answers' next pass. 4. The tokens of 1. 5. The joining rows join."""
-        batch, outputs = self._batch, []
+        outputs = self._make_room()
+        batch = self._batch
         flight = self._flight or (batch.launch() if batch.rows else None)
         self._flight = None
         joining = self._compute_prompts()
@@ -144,14 +146,14 @@ class MlxEngine:
             if joining is None and self._may_run_ahead():
                 batch.inputs = flight.tokens
                 self._flight = batch.launch()
-            outputs = self._read(flight)
+            outputs += self._read(flight)
         if joining is not None:
-            batch.extend(joining.rows, joining.caches)
+            batch.extend(joining.rows, joining.caches())
         return outputs
 
     def _may_run_ahead(self) -> bool:
         rows = self._batch.rows
-        return any(row.has_more for row in rows) and all(row.sampler is None for row in rows)
+        return any(row.has_more for row in rows) and all(row.is_on_device for row in rows)
 
     def _compute_prompts(self) -> Prefill | None:
         """One chunk; returns the rows whose prompts are computed now."""
@@ -165,25 +167,59 @@ class MlxEngine:
         return prefill
 
     def _next_prefill(self) -> Prefill | None:
-        """The first of those that wait, with as many more as fit into one padded chunk."""
-        rows: list[Row] = []
+        """The first of those that wait, with as many more as fit into one padded chunk. Choices of
+        one prompt wait one behind the other."""
+        groups: list[list[Row]] = []
         reused: list[Caches | None] = []
+        rows: list[Row] = []
         longest = 0
-        while self._waiting and len(self._batch.rows) + len(rows) < self._max_rows:
+        while self._waiting and self._may_join(rows):
             row = self._waiting[0]
-            if row.prompt_logprobs is not None and rows:
-                break
-            row.cached, caches = self._find_prefix(row)
-            longest = max(longest, len(row.tokens) - 1 - row.cached)
-            if rows and longest * (len(rows) + 1) > self._options.prefill_step_size:
-                break
-            self._waiting.popleft()
+            describes = row.prompt_logprobs is not None  # needs logits: it is computed alone
+            if rows and not describes and row.tokens == rows[-1].tokens:
+                row.cached = rows[-1].cached
+                groups[-1].append(row)
+            else:
+                row.cached, caches = self._find_prefix(row)
+                longest = max(longest, len(row.tokens) - 1 - row.cached)
+                area = longest * (len(groups) + 1)
+                if rows and (describes or area > self._options.prefill_step_size):
+                    break
+                groups.append([row])
+                reused.append(caches)
             row.sequence.cached_tokens = min(row.cached, row.sequence.prompt_len)
-            rows.append(row)
-            reused.append(caches)
-            if row.prompt_logprobs is not None:  # its logits are needed: it is computed alone
+            rows.append(self._waiting.popleft())
+            if describes:
                 break
-        return Prefill(self._model, rows, reused) if rows else None
+        return Prefill(self._model, groups, reused) if rows else None
+
+    def _may_join(self, joining: list[Row]) -> bool:
+        """Whether there is room for one more, the first of those that wait."""
+        rows = [*self._batch.rows, *joining, self._waiting[0]]
+        longest = max(len(row.tokens) for row in rows)
+        return len(rows) <= self._max_rows and self._room.fits(len(rows), longest)
+
+    def _make_room(self) -> list[Output]:
+        """When the batch has grown beyond its room, the rows that joined last wait again; a row
+        that does not fit alone fails."""
+        rows = self._batch.rows
+        count = len(rows)
+        while count and not self._room.fits(count, max(len(row.tokens) for row in rows[:count])):
+            count -= 1
+        if count == len(rows):
+            return []
+        self._evict(rows[max(count, 1) :])
+        if count:
+            return []
+        (row,) = self._batch.rows
+        self._leave({row.sequence.id})
+        return [Output(row.sequence, 0, error=_no_room(row.tokens))]
+
+    def _evict(self, rows: list[Row]) -> None:
+        """They are computed anew when there is room."""
+        self._evictions += len(rows)
+        self._waiting.extendleft(reversed(rows))
+        self._leave({row.sequence.id for row in rows})
 
     def _find_prefix(self, row: Row) -> tuple[int, Caches | None]:
         if not self._prefixes.is_on or row.prompt_logprobs is not None:
@@ -191,38 +227,11 @@ class MlxEngine:
         return self._prefixes.find(row.tokens[:-1])
 
     def _read(self, flight: Flight) -> list[Output]:
-        """The tokens of a pass: those of the device, and the host's choice where it has one."""
-        rows = self._batch.rows
-        tokens = cast("list[int]", flight.tokens.tolist())
-        wanted = [n for n, row in enumerate(rows) if _needs_logits(row)]
-        logits: dict[int, Logits] = {}
-        if wanted:
-            lines = to_numpy(flight.logits[mx.array(wanted)])
-            logits = dict(zip(wanted, lines, strict=True))
-        outputs = [self._output(row, tokens[n], logits.get(n)) for n, row in enumerate(rows)]
+        outputs = choose(self._batch.rows, flight, self._vocab_size)
         if self._flight is None:
             self._batch.inputs = mx.array([output.token for output in outputs])
         self._leave({out.sequence.id for out in outputs if out.error is not None})
         return outputs
-
-    def _output(self, row: Row, token: int, logits: Logits | None) -> Output:
-        sequence, described = row.sequence, None
-        try:
-            if token < 0:
-                raise ValueError(_NOT_FINITE)
-            if logits is not None:
-                with np.errstate(all="ignore"):  # infinities and underflow have their meaning here
-                    if row.sampler is not None:
-                        token = row.sampler.choose(logits)
-                    if sequence.params.logprobs is not None:
-                        described = describe(logits, token, sequence.params.logprobs)
-        except Exception as error:  # this sequence fails, the others go on
-            return Output(sequence, 0, error=error)
-        row.tokens.append(token)
-        row.produced += 1
-        output = Output(sequence, token, described, row.prompt_logprobs)
-        row.prompt_logprobs = None
-        return output
 
     # --- rows ---
 
@@ -230,12 +239,11 @@ class MlxEngine:
         params = sequence.params
         prompt = sequence.prompt[: sequence.prompt_len]
         output = sequence.prompt[sequence.prompt_len :]
-        sampler = None
-        if not _is_arg_max(params):
-            ends = self.spec.tokenizer.eos_ids
-            sampler = Sampler(params, prompt, output, ends, self._vocab_size)
+        ends = self.spec.tokenizer.eos_ids
+        sampler = make_sampler(params, prompt, output, ends, self._vocab_size)
+        draws = sampler is None and not is_greedy(params)
         described: list[Logprobs] | None = None if sequence.prompt_logprobs is None else []
-        return Row(sequence, list(sequence.prompt), sampler, prompt_logprobs=described)
+        return Row(sequence, list(sequence.prompt), sampler, draws, prompt_logprobs=described)
 
     def _leave(self, gone: set[int]) -> None:
         rows = self._batch.rows
@@ -268,16 +276,8 @@ class MlxEngine:
         return failed
 
 
-def _needs_logits(row: Row) -> bool:
-    return row.sampler is not None or row.sequence.params.logprobs is not None
-
-
-def _is_arg_max(params: Sampling) -> bool:
-    """Whether the choice is the most likely token, whatever came before."""
-    is_greedy = params.temperature == 0 or params.top_p == 0
-    has_penalty = params.presence_penalty or params.frequency_penalty
-    has_other = params.repetition_penalty != 1.0 or params.logit_bias or params.min_tokens
-    return is_greedy and not has_penalty and not has_other
+def _no_room(tokens: list[int]) -> MemoryError:
+    return MemoryError(f"{len(tokens)} tokens do not fit into the memory for the KV cache")
 
 
 def _check(submit: Submit) -> None:

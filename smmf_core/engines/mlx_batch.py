@@ -27,15 +27,22 @@ _MAX_ENTRIES = 64  # of the prefix store: bounds the search
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One running sequence. `tokens` are its prompt and what it produced; `sampler` is None while
-    the arg max is its choice, `cached` how many tokens a former sequence's caches held."""
+    """One running sequence. `tokens` are its prompt and what it produced, `cached` how many of them
+    a former sequence's caches held. `sampler` chooses where what came before matters; of the others
+    those that `draws` sample, the rest take the arg max."""
 
     sequence: Sequence
     tokens: list[int]
     sampler: Sampler | None
+    draws: bool
     produced: int = 0
     cached: int = 0
     prompt_logprobs: list[Logprobs] | None = None  # until the first token
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether its next pass can start before the host has seen this one's token."""
+        return self.sampler is None and not self.draws
 
     @property
     def has_more(self) -> bool:
@@ -103,29 +110,46 @@ class Batch:
 
 
 class Prefill:
-    """Rows whose prompts are being computed: several in one chunk, or one in several.
+    """Rows whose prompts are being computed: several in one chunk, or one in several. Rows of a
+    group have the same tokens, which are computed once.
 
     A row's last token is left to the batch, whose next pass then yields the row's first token.
     """
 
-    def __init__(self, model: nn.Module, rows: list[Row], reused: list[Caches | None]) -> None:
+    def __init__(
+        self, model: nn.Module, groups: list[list[Row]], reused: list[Caches | None]
+    ) -> None:
+        """`reused`: a group's caches, which hold the `cached` tokens of its rows."""
         self._model = model
-        self.rows = rows
+        self._groups = groups
         fresh = [make_prompt_cache(model) if own is None else own for own in reused]
-        self.caches: Caches = [layer[0].merge(list(layer)) for layer in zip(*fresh, strict=True)]
-        self._rest = [row.tokens[row.cached : -1] for row in rows]  # what is to be computed
+        self._caches: Caches = [layer[0].merge(list(layer)) for layer in zip(*fresh, strict=True)]
+        self._rest = [group[0].tokens[group[0].cached : -1] for group in groups]  # to be computed
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for group in self._groups for row in group]
 
     @property
     def is_done(self) -> bool:
         return not any(self._rest)
 
-    def drop(self, places: set[int]) -> None:
-        """Rows that left before their prompt was computed."""
-        kept = [place for place in range(len(self.rows)) if place not in places]
-        self.rows = [self.rows[place] for place in kept]
-        self._rest = [self._rest[place] for place in kept]
-        if kept:
-            for cache in self.caches:
+    def caches(self) -> Caches:
+        """Of the rows, once it is done."""
+        places = [place for place, group in enumerate(self._groups) for _ in group]
+        if len(places) > len(self._groups):
+            for cache in self._caches:
+                cache.filter(mx.array(places))
+        return self._caches
+
+    def drop(self, gone: set[int]) -> None:
+        """Rows that left before their prompt was computed, by their sequences' ids."""
+        left = [[row for row in group if row.sequence.id not in gone] for group in self._groups]
+        kept = [place for place, group in enumerate(left) if group]
+        self._groups = [left[place] for place in kept]
+        if kept and len(kept) < len(left):
+            self._rest = [self._rest[place] for place in kept]
+            for cache in self._caches:
                 cache.filter(mx.array(kept))
 
     def compute(self, tokens: int) -> None:
@@ -138,17 +162,17 @@ class Prefill:
             return
         padding = [longest - length for length in lengths]
         if any(padding):
-            for cache in self.caches:
+            for cache in self._caches:
                 cache.prepare(lengths=lengths, right_padding=padding)
         padded = [chunk + [0] * pad for chunk, pad in zip(chunks, padding, strict=True)]
-        logits = self._model(mx.array(padded), cache=self.caches)
+        logits = self._model(mx.array(padded), cache=self._caches)
         if any(padding):
-            for cache in self.caches:
+            for cache in self._caches:
                 cache.finalize()
         (row, *others) = self.rows
         if row.prompt_logprobs is not None and not others:
             _describe_prompt(row, to_numpy(logits[0]))
-        mx.eval([cache.state for cache in self.caches])
+        mx.eval([cache.state for cache in self._caches])
         mx.clear_cache()
 
 

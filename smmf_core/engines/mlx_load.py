@@ -25,12 +25,14 @@ from smmf_core.engines.mlx_import import (
     make_prompt_cache,
     maybe_set_recommended_wired_limit,
 )
+from smmf_core.engines.mlx_room import Room, measure
 from smmf_core.engines.text import read_json
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 _DEFAULT_CONTEXT = 4096  # for checkpoints that do not say
 _MEMORY_RESERVE = 1.1  # weights need a little more than their files: buffers, the first cache
+_CACHE_SHARE = 0.8  # of the memory that is free beside the weights
 _REASON_CHARACTERS = 200  # of mlx's own words in ours: they may list every tensor
 _EVAL_BYTES = 256 << 20  # weights read between two reports of progress
 
@@ -43,6 +45,7 @@ class Loaded:
     settings: dict[str, Any]
     vocab_size: int
     context_length: int
+    room: Room
 
 
 def use_device(device: str) -> str:
@@ -85,7 +88,11 @@ def load(
     settings = {**whole, **(whole.get("text_config") or {})}
     found = (settings[key] for key in _CONTEXT_KEYS if isinstance(settings.get(key), int))
     context_length = options.max_model_len or next(found, _DEFAULT_CONTEXT)
-    return Loaded(model, settings, _run_once(model), context_length)
+    vocab_size, token_bytes, row_bytes = _run_once(model)
+    kept = options.prefix_cache_mb << 20
+    limit = options.kv_cache_mb << 20 or _available_bytes() * _CACHE_SHARE - kept
+    room = Room(limit, token_bytes, row_bytes)
+    return Loaded(model, settings, vocab_size, context_length, room)
 
 
 def _read(folder: Path, config: ModelConfig, options: MlxOptions) -> nn.Module:
@@ -124,11 +131,13 @@ def _compute(model: nn.Module, folder: Path, progress: Callable[[float], None]) 
             piece = []
 
 
-def _run_once(model: nn.Module) -> int:
-    """One forward pass: compiles the kernels and tells the width of the logits."""
-    logits = model(mx.array([[0]]), cache=make_prompt_cache(model))
-    mx.eval(logits)
-    return int(logits.shape[-1])
+def _run_once(model: nn.Module) -> tuple[int, int, int]:
+    """One forward pass: compiles the kernels and tells sizes: the width of the logits, bytes of the
+    caches per token and per row."""
+    caches = make_prompt_cache(model)
+    logits = model(mx.array([[0]]), cache=caches)
+    mx.eval(logits, [cache.state for cache in caches])
+    return int(logits.shape[-1]), *measure(caches)
 
 
 def _check_batchable(model: nn.Module, model_type: str) -> None:

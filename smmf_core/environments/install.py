@@ -186,10 +186,11 @@ class _Steps:
         if build.torch:
             steps.append((f"installing torch {self._order.torch}", self._torch))
         if engine.is_source:
-            steps.append((f"compiling {build.requires[0]}", self._compiled))
+            text = f"compiling {build.requires[0]}, unless its wheel is kept"
+            steps.append((text, self._compiled))
         else:
-            named = " ".join(build.requires[:2])
-            steps.append((f"installing {named}", lambda: self._install(*build.requires)))
+            label = f"installing {build.requires[0].replace('==', ' ')}"
+            steps.append((label, lambda: self._install(*build.requires)))
         if build.remove:
             text = "removing what breaks it: " + " ".join(build.remove)
             steps.append((text, lambda: self._pip("uninstall", "--yes", *build.remove)))

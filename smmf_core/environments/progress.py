@@ -16,6 +16,8 @@ _DOWNLOAD = re.compile(r"^Progress (\d+) of (\d+)$")  # pip --progress-bar raw
 _COMPILED = re.compile(r"^\s*\[(\d+)/(\d+)\] ")  # ninja
 _FILE = re.compile(r"^\s*(?:Downloading|Using cached) (\S+)")
 _INSTALLING = "Installing collected packages"
+_UNPACKING = 0.8  # of a step's bar are downloads
+_FEW_FILES = 5  # that many downloads move it half way
 _MIB = 2**20
 
 
@@ -29,12 +31,13 @@ class Progress:
         self._at = 0
         self._label = ""
         self._detail = ""
-        self._part = 0.0  # of the step, as far as a download tells
+        self._part = 0.0  # of the step, as far as downloads tell
+        self._files = 0  # downloaded in this step
         self._drawn_at = 0.0
 
     def step(self, label: str) -> None:
         self._at += 1
-        self._label, self._detail, self._part = label, "", 0.0
+        self._label, self._detail, self._part, self._files = label, "", 0.0, 0
         if self._is_terminal:
             self._draw()
         else:
@@ -45,19 +48,25 @@ class Progress:
         download, file, compiled = (p.match(line) for p in (_DOWNLOAD, _FILE, _COMPILED))
         if download is not None:
             done, total = int(download[1]), max(int(download[2]), 1)
-            self._part = done / total
             self._detail = f"{self._detail.split('  ')[0]}  {done // _MIB}/{total // _MIB} MiB"
+            self._advance(self._files - 1 + done / total)
         elif file is not None:
-            self._detail, self._part = file[1].rsplit("/", 1)[-1], 0.0
+            self._files += 1
+            self._detail = file[1].rsplit("/", 1)[-1]
+            self._advance(self._files - 1)
         elif compiled is not None:
             self._part = int(compiled[1]) / max(int(compiled[2]), 1)
             self._detail = f"{compiled[1]}/{compiled[2]} files"
         elif line.startswith(_INSTALLING):
-            self._detail, self._part = "unpacking", 0.0
+            self._detail, self._part = "unpacking", max(self._part, _UNPACKING)
         elif line.startswith(("Collecting ", "Building wheel")):
-            self._detail, self._part = line.split(" (")[0].strip().lower(), 0.0
+            self._detail = line.split(" (")[0].strip().lower()
         if self._is_terminal and time.monotonic() >= self._drawn_at + _REDRAW_S:
             self._draw()
+
+    def _advance(self, files: float) -> None:
+        """How many files will come is not known: each brings the end nearer by a smaller part."""
+        self._part = max(self._part, _UNPACKING * files / (files + _FEW_FILES))
 
     def end(self) -> None:
         if self._is_terminal and self._at:

@@ -16,7 +16,7 @@ engines_env.require("llama-cpp")
 
 import gguf
 
-from configs.demo.export.to_gguf import export
+from configs.demo.export.to_gguf import export, write_tokenizer
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.schema import Deployment, Optimization
 from smmf_core.engines.llama_cpp import create
@@ -182,3 +182,48 @@ def _finish(writer: gguf.GGUFWriter) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def make_mamba(folder: Path, seed: int = 0) -> Path:
+    """A tiny random recurrent model: its memory of a text is one state, it cannot be cut."""
+    width, inner, state, rank, layers = 32, 64, 8, 4, 2
+    random = np.random.default_rng(seed)
+    make_model(folder)
+    target = folder / "mamba.gguf"
+    writer = gguf.GGUFWriter(target, "mamba")
+    writer.add_context_length(512)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(0)
+    writer.add_head_count(0)
+    writer.add_block_count(layers)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
+    config = json.loads((folder / "config.json").read_text())
+    write_tokenizer(writer, folder, config)
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (config["vocab_size"], width),
+        "output_norm.weight": (width,),
+    }
+    for layer in range(layers):
+        shapes |= {
+            f"blk.{layer}.attn_norm.weight": (width,),
+            f"blk.{layer}.ssm_in.weight": (2 * inner, width),
+            f"blk.{layer}.ssm_conv1d.weight": (inner, 4),
+            f"blk.{layer}.ssm_conv1d.bias": (inner,),
+            f"blk.{layer}.ssm_x.weight": (rank + 2 * state, inner),
+            f"blk.{layer}.ssm_dt.weight": (inner, rank),
+            f"blk.{layer}.ssm_dt.bias": (inner,),
+            f"blk.{layer}.ssm_a": (inner, state),
+            f"blk.{layer}.ssm_d": (inner,),
+            f"blk.{layer}.ssm_out.weight": (width, inner),
+        }
+    for name, shape in shapes.items():
+        values = random.standard_normal(shape).astype(np.float32) * 0.3
+        if name.endswith("ssm_a"):
+            values = -np.exp(values)
+        writer.add_tensor(name, values + ("norm" in name))
+    _finish(writer)
+    return target

@@ -13,6 +13,7 @@ from smmf_core.config import bundled
 from smmf_core.engines.checkpoint import read_weights
 
 RANK, ALPHA = 4, 8
+SIZE = 0.15  # of an adapter's weights
 TARGETS = ("q_proj", "v_proj")
 
 
@@ -20,13 +21,13 @@ def make_adapter(folder: Path, seed: int = 1, rank: int = RANK) -> Path:
     """Strong enough to change the text, weak enough to leave text."""
     random = np.random.default_rng(seed)
     tensors = {}
-    for name, weight in read_weights(bundled("demo"), lambda done: None).items():
+    for name, weight in sorted(read_weights(bundled("demo"), lambda done: None).items()):
         module = name.removesuffix(".weight")
         if module.endswith(TARGETS):
             rows, columns = weight.shape
             down, up = random.normal(size=(rank, columns)), random.normal(size=(rows, rank))
-            tensors[f"base_model.model.{module}.lora_A.weight"] = down.astype(np.float32) * 0.05
-            tensors[f"base_model.model.{module}.lora_B.weight"] = up.astype(np.float32) * 0.05
+            tensors[f"base_model.model.{module}.lora_A.weight"] = down.astype(np.float32) * SIZE
+            tensors[f"base_model.model.{module}.lora_B.weight"] = up.astype(np.float32) * SIZE
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {

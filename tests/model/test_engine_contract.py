@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 
+import engines_env
 import numpy as np
 import pytest
 from driver import make_sequence
@@ -21,6 +22,8 @@ from smmf_core.engines.base import StepEngine
 from smmf_core.messages import LENGTH, STOP
 
 ASKED = tuple(filter(None, os.environ.get("SMMF_CONTRACT_ENGINES", "").split(","))) or NAMES
+BUILT_IN = ("reference",)
+ELSEWHERE = ("vllm",)  # asked in the interpreter that has it
 OWN_SAMPLERS = ("vllm",)  # choose tokens themselves: same distribution, other random numbers
 TOKENS = 48
 LOGPROB_TOLERANCE = 1e-3
@@ -66,6 +69,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def engine(name: str) -> Iterator[StepEngine]:
+    if name not in BUILT_IN and name not in ELSEWHERE:
+        engines_env.require(name.replace("_", "-"))
     engine = open_engine(name, demo_path(name))
     yield engine
     assert engine.ready_at(0.0) == math.inf, "something was left behind"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from driver import Run, make_sequence, open_engine
-from gguf_models import make_config, make_gguf, make_lora, open_llama
+from gguf_models import make_config, make_gguf, make_lora, make_mamba, open_llama
 from tiny import make_model, write_weights
 
 from configs.demo.export.to_gguf import export
@@ -325,6 +325,29 @@ def test_a_cached_conversation_outlives_one_that_begins_alike(engine: LlamaCppEn
     assert cached(engine, 4, [*other, 4]) == len(other)
 
 
+@pytest.mark.parametrize("unified", [False, True])
+def test_a_memory_that_cannot_be_cut_is_computed_anew(tmp_path: Path, unified: bool) -> None:
+    path = make_mamba(tmp_path)
+    alone = open_llama(path, slots=1)
+    known = [answers(alone, [number]) for number in range(6)]
+    engine = open_llama(path, slots=3, n_batch=40, kv_unified=unified)
+    for _ in range(2):
+        assert answers(engine, list(range(6))) == {n: known[n][n] for n in range(6)}
+    run = Run(engine)
+    run.join(sequence(3))
+    run.step()
+    run.step()
+    run.join(make_sequence(9, [*prompt(3), 5], 4, temperature=0.0))  # begins like a running one
+    run.finish()
+    assert run.tokens(3) == known[3][3]
+    first = Run(alone)
+    first.join(make_sequence(9, [*prompt(3), 5], 4, temperature=0.0))
+    first.finish()
+    assert run.tokens(9) == first.tokens(9)
+    alone.close()
+    engine.close()
+
+
 # --- adapters ---
 
 
@@ -398,11 +421,19 @@ def test_a_context_may_be_any_length(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"flash_attn": True, "type_k": "q8_0", "type_v": "q8_0"}, {"kv_unified": True}]
+    "options",
+    [
+        {"flash_attn": True, "type_k": "q8_0", "type_v": "q8_0"},
+        {"dtype": "auto", "type_v": "q4_0"},
+        {"dtype": "auto"},
+        {"dtype": "bfloat16", "flash_attn": False},
+        {"kv_unified": True},
+    ],
 )
-def test_other_caches_answer(tmp_path: Path, options: dict[str, object]) -> None:
+def test_other_caches_answer(tmp_path: Path, options: dict[str, Any]) -> None:
     path = make_gguf(tmp_path, head_dim=32)  # a block of a quantised cache
-    engine = open_llama(path, slots=4, n_ctx=1024, **options)
+    engine = create(make_config(path, slots=4, n_ctx=1024, **options))
+    engine.load(lambda done: None)
     found = answers(engine, [0, 1, 2, 3])
     assert all(len(tokens) == TOKENS for tokens in found.values())
     engine.close()

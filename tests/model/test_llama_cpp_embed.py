@@ -70,6 +70,15 @@ def test_vectors_are_those_of_the_library(minilm: EmbedEngine, known: np.ndarray
     assert ((vectors * known).sum(1) > 0.9999).all()
 
 
+def test_flash_attention_changes_little(minilm: EmbedEngine, known: np.ndarray) -> None:
+    path = Path(minilm._config.model.path)
+    engine = create(make_config(path, task="embed", dtype="auto"))
+    engine.load(lambda done: None)
+    vectors = engine.encode(engine.tokenize(SENTENCES, None, 0))
+    assert ((vectors * known).sum(1) > 0.999).all()
+    engine.close()
+
+
 def test_vectors_do_not_depend_on_their_company(minilm: EmbedEngine) -> None:
     texts = minilm.tokenize(SENTENCES * 4, None, 0)  # more than sequences and than one decode
     together = minilm.encode(texts)

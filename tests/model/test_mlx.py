@@ -9,9 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
+import engines_env
 import numpy as np
 import pytest
+
+engines_env.require("mlx")
+
+import mlx.core as mx
 from driver import Run, make_sequence
 from engines import demo_path, make_config
 from engines import open_engine as open_demo
@@ -188,6 +192,27 @@ def test_a_long_prompt_holds_nobody_up(engine: MlxEngine, folder: Path) -> None:
     run.finish()
 
 
+@pytest.mark.parametrize("kind", ["gemma3_text", "mamba2"])
+def test_choices_of_one_prompt_are_computed_once(tmp_path: Path, kind: str) -> None:
+    """Also when some of them leave while the prompt is under way."""
+    make_kind(tmp_path, kind)
+    engine = open_engine(tmp_path, prefill_step_size=16)
+    prompt = prompts()[3]
+    run = Run(engine)
+    run.join(*[make_sequence(n, prompt, TOKENS, temperature=1.0, seed=n) for n in range(5)])
+    run.step()
+    assert engine._prefill is not None
+    assert len(engine._prefill.rows) == 5
+    run.leave(0)
+    run.leave(3)
+    run.finish()
+    for number in (1, 2, 4):
+        alone = Run(engine)
+        alone.join(make_sequence(number, prompt, TOKENS, temperature=1.0, seed=number))
+        alone.finish()
+        assert run.tokens(number) == alone.tokens(number)
+
+
 @pytest.mark.parametrize("after", range(5))
 def test_leaving_at_any_step(engine: MlxEngine, alone: list[list[int]], after: int) -> None:
     run = Run(engine)
@@ -247,6 +272,56 @@ def test_caches_of_ended_answers_are_bounded(folder: Path) -> None:
         run.finish()
         assert engine.metrics()["prefix_cache_bytes"] <= 1 << 20
     assert engine.metrics()["prefix_cache_bytes"] > 0
+
+
+# --- memory ---
+
+
+def test_what_does_not_fit_waits(folder: Path, alone: list[list[int]]) -> None:
+    """768 bytes a token, caches in steps of 256 tokens, twice: five rows in 2 MiB."""
+    engine = open_engine(folder, kv_cache_mb=2)
+    run = Run(engine)
+    for number, prompt in enumerate(prompts()):
+        run.join(make_sequence(number, prompt, TOKENS, **GREEDY))
+    most = 0
+    while engine.ready_at(0.0) == 0.0:
+        run.step()
+        most = max(most, len(engine._batch.rows))
+    assert [run.tokens(number) for number in range(len(alone))] == alone
+    assert most == 5
+    assert engine.metrics()["kv_cache_evictions"] == 0
+
+
+@pytest.mark.parametrize("params", [GREEDY, {"temperature": 1.0, "seed": 4}])
+def test_a_batch_that_outgrows_its_room_goes_on_in_turns(
+    folder: Path, params: dict[str, float]
+) -> None:
+    random = np.random.default_rng(8)
+    long = [random.integers(3, 300, 250 - number).tolist() for number in range(4)]
+    answers = []
+    for options in ({"kv_cache_mb": 2, "prefix_cache_mb": 0}, {}):
+        engine = open_engine(folder, **options)
+        run = Run(engine)
+        for number, prompt in enumerate(long):
+            run.join(make_sequence(number, prompt, 24, **params))
+        run.finish()
+        answers.append([run.tokens(number) for number in range(4)])
+        assert (engine.metrics()["kv_cache_evictions"] > 0) == bool(options)
+    assert answers[0] == answers[1]
+
+
+def test_a_request_without_room_fails_alone(folder: Path) -> None:
+    """More than 512 tokens of one row are above 1 MiB: at once, or when it has grown to them."""
+    engine = open_engine(folder, kv_cache_mb=1)
+    run = Run(engine)
+    run.join(make_sequence(1, [5] * 520, 4, **GREEDY), make_sequence(2, [0, 5, 6], 4, **GREEDY))
+    run.join(make_sequence(3, [6] * 500, 40, **GREEDY))
+    run.finish()
+    for number in (1, 3):
+        assert "do not fit" in str(run.outputs[number][-1].error)
+    assert sum(output.error is None for output in run.outputs[3]) == 512 - 500
+    assert len(run.tokens(2)) == 4
+    assert engine.ready_at(0.0) == math.inf
 
 
 # --- failure in a step ---

@@ -391,7 +391,9 @@ def test_quantised_while_loading(tmp_path: Path, bits: int) -> None:
 
 
 @pytest.mark.slow
-def test_compiled(model: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_compiled(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "tiny", num_hidden_layers=1)
     with torch.inference_mode():
         expected = load_it(model).model(PROMPT).logits
         compiled = load_it(model, {"compile": True}).model

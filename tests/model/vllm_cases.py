@@ -224,12 +224,19 @@ def test_another_adapter_of_the_same_name_is_another(
     """Nothing of the former one's KV cache is taken for the new one's."""
     prompt = encode(worker, LONG)
     other = make_adapter(tmp_path / "other", seed=2)
-    answers = []
-    for path in (adapter, other, adapter):
+    fields = {"ignore_eos": True, "logprobs": 5}
+    found = []
+    for number, path in enumerate((adapter, other, adapter)):
+        merged = Worker(open_engine("reference", make_merged(tmp_path / f"{number}", path)))
         worker.engine.set_adapters({"one": str(path)})
-        answers.append(worker.ask(prompt, 16, ignore_eos=True, adapter="one").ids)
+        own = worker.ask(prompt, 1, adapter="one", **fields)
+        (known,) = merged.ask(prompt, 1, **fields).choices[0].logprobs
+        found.append([value for _, value in own.choices[0].logprobs[0].top])
+        assert own.usage is not None
+        assert own.usage[2] == 0
+        assert found[-1] == pytest.approx([value for _, value in known.top], abs=1e-3)
     worker.engine.set_adapters({})
-    assert answers[0] == answers[2] != answers[1]
+    assert found[1] != pytest.approx(found[0], abs=1e-2)
 
 
 def test_a_bad_adapter_leaves_the_former_set(worker: Worker, adapter: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import engines_env
 import pytest
 
 from smmf_core.cli.main import main
@@ -113,6 +115,16 @@ def test_doctor_names_cards_and_what_to_install(machine: Path, capsys: Capture) 
     out = capsys.readouterr().out
     assert "NVIDIA H200, 140.4 GiB, Hopper sm90, driver 570.133.20 (CUDA 13.1)" in out
     assert "not installed: run `smmf engines install vllm --cuda 13.0`" in out
+
+
+def test_doctor_says_when_an_engine_leaves_the_gpu_idle(machine: Path, capsys: Capture) -> None:
+    engines_env.require("mlx")
+    (machine / "rows").write_text(H200)
+    (machine / "table").write_text(HEADER_13)
+    assert main(["doctor", "--json"]) == 0
+    rows = {row["check"]: row["detail"] for row in json.loads(capsys.readouterr().out)}
+    expected = "; it does not use the GPU: run `smmf engines install mlx --cuda 13.0`"
+    assert rows["engine mlx"].endswith(expected)
 
 
 def test_doctor_offers_the_cpu_where_no_build_fits(machine: Path, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sys
 import zipfile
@@ -70,11 +71,17 @@ def test_downloads_move_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Terminal()
     progress = Progress(2, out)
     progress.step("installing")
-    progress.tell("  Downloading torch-2.13.0-cp311.whl (200 MB)")
-    progress.tell(f"Progress {100 * 2**20} of {200 * 2**20}")
-    last = out.getvalue().rsplit("\r", 1)[-1]
-    assert last.startswith("[######....")
-    assert "torch-2.13.0-cp311.whl  100/200 MiB" in last
+    bars = []
+    for name, mib in [("torch-2.13.0-cp311.whl", 200), ("triton.whl", 100), ("sympy.whl", 6)]:
+        progress.tell(f"  Downloading {name} ({mib} MB)")
+        progress.tell(f"Progress {mib * 2**20} of {mib * 2**20}")
+        last = out.getvalue().rsplit("\r", 1)[-1]
+        assert f"{name}  {mib}/{mib} MiB" in last
+        bars.append(last.count("#"))
+    progress.tell("Installing collected packages: sympy, triton, torch")
+    bars.append(out.getvalue().rsplit("\r", 1)[-1].count("#"))
+    assert bars == sorted(set(bars)), "it only moves on"
+    assert bars[-1] < 12, "half of the steps"
 
 
 def test_a_compilation_moves_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +212,24 @@ def test_an_environment_without_a_stamp_is_none() -> None:
     assert found.python == str(folder / "bin" / "python")
     (folder / managed.STAMP).unlink()
     assert managed.find("mlx") is None
+
+
+def test_engines_are_listed_with_where_they_are(capsys: Capture) -> None:
+    folder = whole("vllm", CPU)
+    assert main(["engines", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"echo", "reference", *ENGINES} <= set(rows)
+    assert rows["echo"]["installed"] == "here"
+    assert rows["vllm"] == {
+        "name": "vllm",
+        "backend": "vllm",
+        "installed": "managed",
+        "version": "1.0",
+        "python": str(folder / "bin" / "python"),
+        "device": CPU,
+    }
+    assert main(["engines", "list"]) == 0
+    assert capsys.readouterr().out.startswith("NAME  ")
 
 
 def test_an_environment_of_another_python_is_none() -> None:

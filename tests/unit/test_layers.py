@@ -57,7 +57,9 @@ LAYERS = (
 BANNED_BELOW_2 = {"asyncio", "socket", "os", "time", "zmq", "logging", "threading", "subprocess"}
 READS_FILES = {"smmf_core.config.load"}  # the loader: the one part of layer 0 that meets the system
 EMBED = tuple(f"smmf_core.engines.embed{part}" for part in ("", "_load", "_pool"))
-MLX = tuple(f"smmf_core.engines.{name}" for name in ("mlx", "mlx_batch", "mlx_import", "mlx_load"))
+MLX = tuple(
+    f"smmf_core.engines.mlx{part}" for part in ("", "_batch", "_choose", "_import", "_load")
+)
 VLLM = tuple(
     f"smmf_core.engines.vllm_{name}"
     for name in ("adapters", "args", "convert", "load", "stats", "step", "stream")

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmf_core.engines import host_draw, torch_draw, torch_sampling
+from smmf_core.engines import torch_draw, torch_sampling
 from smmf_core.engines.base import Logprobs
 from smmf_core.engines.sampling import Sampler, describe, uniform
 from smmf_core.engines.sampling_plan import uniforms
-from smmf_core.engines.torch_sampling import BatchSampler, describe_rows
+from smmf_core.engines.torch_sampling import BatchSampler
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling
 
@@ -124,3 +124,125 @@ def test_every_row_chooses_what_it_would_alone(data: st.DataObject) -> None:
         for row in logits[random.random(len(ids)) < 0.05]:
             row[3] = random.choice([np.nan, np.inf, -np.inf])
         check_same(sampler, samplers, params, torch.from_numpy(logits).to(dtype), ids)
+
+
+def choose(
+    logits: np.ndarray, params: list[Sampling], prompt: list[int] | None = None
+) -> torch_sampling.Chosen:
+    """One token per row, each of a new sequence."""
+    sampler = BatchSampler(logits.shape[1])
+    for n, one in enumerate(params):
+        sampler.add(n, one, prompt or [], [], ENDS)
+    return sampler.choose(torch.from_numpy(logits.astype(np.float32)), list(range(len(params))))
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    logits = np.array([[0, 2, 2, 1], [-1, -5, -1, -1], [3, 3, 3, 3]])
+    assert choose(logits, [Sampling(temperature=0)] * 3).tokens.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("vocab_size", [50, 5000])
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 1.9])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"top_k": 7},
+        {"top_k": 4900},
+        {"top_p": 0.3},
+        {"top_p": 0.97},
+        {"min_p": 0.02},
+        {"top_p": 0.8, "top_k": 40},
+        {"top_p": 0.99, "min_p": 0.0001, "top_k": 1000},
+    ],
+)
+def test_cuts_wide_and_narrow(cut: dict[str, Any], temperature: float, vocab_size: int) -> None:
+    random = np.random.default_rng(vocab_size)
+    logits = random.standard_normal((24, vocab_size)).astype(np.float32) * 2
+    params = [Sampling(seed=n, temperature=temperature, **cut) for n in range(24)]
+    expected = [
+        Sampler(one, [], [], ENDS, vocab_size).choose(row)
+        for one, row in zip(params, logits, strict=True)
+    ]
+    assert choose(logits, params).tokens.tolist() == expected
+
+
+def test_equals_beyond_the_candidates_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More tokens as likely as the last one kept than are sorted at first."""
+    monkeypatch.setattr(torch_draw, "_LIKELIEST", 8)
+    monkeypatch.setattr(torch_draw, "_MORE", 2)
+    logits = np.zeros((60, 300))
+    logits[:, 100] = 1.0
+    params = [Sampling(seed=n, top_k=3, temperature=2) for n in range(60)]
+    tokens = choose(logits, params).tokens
+    assert len(set(tokens.tolist())) > 40
+    expected = [Sampler(one, [], [], ENDS, 300).choose(logits[0]) for one in params]
+    assert tokens.tolist() == expected
+
+
+def test_a_row_without_numbers_fails_alone() -> None:
+    logits = np.tile(np.array([0.0, 1.0, 2.0, 0.5]), (4, 1))
+    logits[1, 2] = np.nan
+    logits[2] = -np.inf
+    params = [Sampling(temperature=0), Sampling(top_p=0.5), Sampling(), Sampling(logprobs=1)]
+    chosen = choose(logits, params)
+    assert sorted(chosen.errors) == [1, 2]
+    assert all("not finite" in str(error) for error in chosen.errors.values())
+    assert chosen.tokens[:3].tolist() == [2, 0, 0]
+    assert chosen.logprobs is not None
+    assert chosen.logprobs[:3] == [None] * 3
+    assert chosen.logprobs[3] is not None
+
+
+def test_bans_that_leave_nothing_fail_one_row() -> None:
+    params = [Sampling(logit_bias={EOS: 100.0}, min_tokens=1), Sampling(temperature=0)]
+    chosen = choose(np.eye(2, 9), params)
+    assert chosen.tokens.tolist() == [0, 1]
+    (error,) = chosen.errors.values()
+    assert isinstance(error, ApiError)
+    assert error.param == "logit_bias"
+
+
+def test_a_failed_row_does_not_move_on() -> None:
+    sampler, alone_ = BatchSampler(9), Sampler(Sampling(seed=3), [], [], ENDS, 9)
+    sampler.add(5, Sampling(seed=3), [], [], ENDS)
+    broken = torch.full((1, 9), torch.nan)
+    assert sampler.choose(broken, [5]).errors
+    row = np.linspace(0, 1, 9, dtype=np.float32)
+    tokens = [int(sampler.choose(torch.from_numpy(row[None]), [5]).tokens[0]) for _ in range(5)]
+    assert tokens == [alone_.choose(row) for _ in range(5)]
+
+
+def test_rows_come_and_go() -> None:
+    logits = np.tile(np.linspace(0, 1, 9, dtype=np.float32), (2, 1))
+    sampler = BatchSampler(9)
+    sampler.add(1, Sampling(temperature=0), [], [], ENDS)
+    sampler.add(2, Sampling(temperature=0, logit_bias={3: 50.0}), [], [], ENDS)
+    assert sampler.choose(torch.from_numpy(logits), [1, 2]).tokens.tolist() == [8, 3]
+    assert sampler.choose(torch.from_numpy(logits), [2, 1]).tokens.tolist() == [3, 8]
+    sampler.remove([2, 99])
+    sampler.add(2, Sampling(temperature=0, logit_bias={4: 50.0}), [], [], ENDS)
+    assert sampler.choose(torch.from_numpy(logits), [2, 1]).tokens.tolist() == [4, 8]
+
+
+def test_min_tokens_end() -> None:
+    """The ban is lifted in the middle of a batch that stays the same."""
+    logits = torch.zeros((1, 9))
+    logits[0, EOS] = 5
+    sampler = BatchSampler(9)
+    sampler.add(0, Sampling(temperature=0, min_tokens=3), [], [], ENDS)
+    tokens = [int(sampler.choose(logits, [0]).tokens[0]) for _ in range(5)]
+    assert tokens == [0, 0, 0, EOS, EOS]
+
+
+def test_logprobs_of_equals_are_ordered_by_id() -> None:
+    logits = np.zeros((1, 200), np.float32)
+    logits[0, 150:] = 1.0
+    chosen = choose(logits, [Sampling(temperature=0, logprobs=3)])
+    assert chosen.logprobs is not None
+    check_logprobs(chosen.logprobs[0], describe(logits[0], 150, 3))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**40)), max_size=40))
+def test_random_numbers_of_many_rows(pairs: list[tuple[int, int]]) -> None:
+    numbers = uniforms([seed for seed, _ in pairs], [position for _, position in pairs])
+    assert numbers.tolist() == [uniform(*pair) for pair in pairs]

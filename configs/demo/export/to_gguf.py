@@ -46,7 +46,7 @@ def export(folder: Path, target: Path, kind: str = "f16", name: str = "") -> Pat
         raise ValueError(f"{folder} holds a {config.get('model_type')} model, not a Llama.")
     writer = gguf.GGUFWriter(target, "llama")
     _write_sizes(writer, config, kind, name or folder.resolve().name)
-    _write_tokenizer(writer, folder, config)
+    write_tokenizer(writer, folder, config)
     for source, tensor in _read_tensors(folder):
         _write_tensor(writer, _name(source), _arranged(source, tensor, config), TYPES[kind][0])
     writer.write_header_to_file()
@@ -79,13 +79,14 @@ def _write_sizes(writer: gguf.GGUFWriter, config: dict[str, Any], kind: str, nam
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict[str, Any]) -> None:
+def write_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict[str, Any]) -> None:
     """Vocabulary and merges of tokenizer.json, special tokens and the chat template."""
     tokenizer = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     model = tokenizer["model"]
-    if model["type"] != "BPE" or "ByteLevel" not in json.dumps(tokenizer["pre_tokenizer"]):
-        raise ValueError("Only byte-level BPE tokenizers are written by this script.")
+    splits = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    if model["type"] != "BPE" or not splits.items() <= (tokenizer["pre_tokenizer"] or {}).items():
+        raise ValueError("Only BPE tokenizers that split as GPT-2's are written by this script.")
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
     tokens = [f"[unused{number}]" for number in range(config["vocab_size"])]
     types = [gguf.TokenType.UNUSED] * len(tokens)
