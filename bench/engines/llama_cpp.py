@@ -38,6 +38,7 @@ TOKENS = 128  # of an answer
 WORDS = 16  # of a prompt
 ROUNDS = 3
 CONTEXT = 512
+BATCH_TOKENS = 2048  # all prompts in one step, as the bare loop has them
 KIND = "f16"
 PYTHON = os.environ.get("SMMF_BENCH_LLAMA_CPP_PYTHON", "")
 SERVER = os.environ.get("SMMF_BENCH_LLAMA_SERVER", "")
@@ -57,7 +58,7 @@ def _compare(path: Path, count: int, figures: dict[str, Any]) -> dict[str, Any]:
     config = ModelConfig(
         model=Model(name="demo", backend="llama_cpp", path=str(path)),
         optimization=Optimization(max_batch_size=count),
-        engine={"n_ctx": CONTEXT},
+        engine={"n_ctx": CONTEXT, "n_batch": BATCH_TOKENS},
     )
     engine = create(config)
     assert isinstance(engine, LlamaCppEngine)
@@ -66,7 +67,7 @@ def _compare(path: Path, count: int, figures: dict[str, Any]) -> dict[str, Any]:
     toml = (
         f'[model]\nname = "demo"\nbackend = "llama_cpp"\npath = "{path}"\n'
         f"[deployment]\nmax_concurrency = 64\n[optimization]\nmax_batch_size = {count}\n"
-        f"[engine]\nn_ctx = {CONTEXT}\n"
+        f"[engine]\nn_ctx = {CONTEXT}\nn_batch = {BATCH_TOKENS}\n"
     )
     best: dict[str, float] = {}
     with served("llama", toml) as server, opponents(path, count) as rates:
@@ -103,9 +104,9 @@ class BareLoop:
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = CONTEXT * count, count
-        params.n_batch, params.n_ubatch = 2048, 512
+        params.n_batch, params.n_ubatch = BATCH_TOKENS, 512
         params.n_threads = params.n_threads_batch = 1
-        params.kv_unified, params.no_perf, params.flash_attn_type = False, True, 0
+        params.kv_unified, params.no_perf = False, True
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         self._width = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._batch = llama_cpp.llama_batch_init(2048, 0, 1)

@@ -57,7 +57,7 @@ class TransformersOptions(Section):
     device_map: Literal["", "auto", "balanced", "sequential"] = ""  # over several GPUs and the CPU
     quantization: str = ""  # wins over [optimization]
     compile: bool = False  # torch.compile
-    threads: Limit = 0  # of a CPU; 0: torch's own choice
+    threads: Limit = 0  # of a CPU; 0: its cores, shared among the replicas
 
 
 class LlamaCppOptions(Section):

@@ -19,6 +19,7 @@ from smmf_core.engines.base import Logprobs, Sequence
 from smmf_core.engines.hf_cache import Budget, KvStore, Part
 
 _CACHE_NAMES = ("past_key_values", "cache_params")
+_STATE_ELSEWHERE = ("recurrent_gemma",)  # in the layers themselves: one text at a time
 _LOOK_AHEAD = 64  # columns whose positions are worked out at once
 _SPARE_COLUMNS = 64  # of a new store: a prompt's store becomes the answer's, which needs some
 
@@ -61,26 +62,27 @@ class Model:
         self._cache_name = next((name for name in _CACHE_NAMES if name in names), "")
         self._takes_positions = "position_ids" in names
         self._takes_keep = "logits_to_keep" in names
-        if not self._cache_name:
+        if not self._cache_name or model.config.model_type in _STATE_ELSEWHERE:
             raise ValueError(f"{type(model).__name__} keeps its state in no cache of transformers.")
 
     def forward(
         self,
         ids: torch.Tensor,
-        positions: torch.Tensor,
+        positions: torch.Tensor | None,
         mask: torch.Tensor | None,
         cache: Cache,
         keep: int,
     ) -> torch.Tensor:
-        """Logits [rows, kept columns, vocabulary]; `keep` 0: of all columns."""
+        """Logits [rows, kept columns, vocabulary]; `keep` 0: of all columns. `positions` None: the
+        model counts them by the cache's length."""
         names: dict[str, Any] = {self._cache_name: cache}
-        if self._takes_positions:
+        if self._takes_positions and positions is not None:
             names["position_ids"] = positions
         if self._takes_keep:
             names["logits_to_keep"] = keep
         output = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **names)
         logits: torch.Tensor = output.logits
-        return logits[:, -keep:]
+        return logits if self._takes_keep else logits[:, -keep:]
 
 
 class Batch:
@@ -106,8 +108,9 @@ class Batch:
         self.model = model
         self._ids: torch.Tensor | None = None  # the next tokens, while the rows stay the same
         self._positions: torch.Tensor | None = None  # of the columns known ahead
-        self._mask: torch.Tensor | None = None  # of all columns up to there; None: no row is padded
+        self._mask: torch.Tensor | None = None  # of all columns up to there
         self._known = self._known_end = 0
+        self._is_padded = any(row.pad for row in rows)
 
     @property
     def past(self) -> int:
@@ -131,23 +134,21 @@ class Batch:
 
     def forward(self, top: int, bottom: int, columns: int, keep: int) -> torch.Tensor:
         """The next columns of some rows; nothing has moved on after it (`advance`)."""
-        past, span = self.past, self.store.span
-        part, end = slice(top, bottom), past + columns
+        span = self.store.span
         if self._ids is None:
             self._ids = self._next_ids(columns)
-        if self._positions is None or not self._known <= past <= end <= self._known_end:
-            self._look_ahead(past, max(columns, _LOOK_AHEAD))
-        assert self._positions is not None
-        positions = self._positions[part, past - self._known : end - self._known]
-        mask = None
-        if self._mask is not None:
-            mask = self._mask[part, :end]
-            if columns == 1:
-                mask = self.model.decode_mask(mask)
+        ids = self._ids
+        positions, mask = self._look(columns) if self._is_padded else (None, None)
+        is_whole = bottom - top == len(self.rows)
+        if not is_whole:
+            part = slice(top, bottom)
+            ids = ids[part]
+            positions = None if positions is None else positions[part]
+            mask = None if mask is None else mask[part]
         span.top, span.bottom = top, bottom
         try:
             self.model.select(self.group.adapter)
-            return self.model.forward(self._ids[part], positions, mask, self.store, keep)
+            return self.model.forward(ids, positions, mask, self.store, keep)
         finally:
             span.top, span.bottom = 0, len(self.rows)
 
@@ -157,7 +158,7 @@ class Batch:
 
     def feed(self, tokens: NDArray[np.int64]) -> None:
         """The next token of every row, as they were appended to the rows' tokens."""
-        ids = torch.from_numpy(tokens)[:, None]
+        ids = torch.from_numpy(tokens[:, None])
         self._ids = ids if self.model.is_on_host else ids.to(self.model.device)
 
     def _next_ids(self, columns: int) -> torch.Tensor:
@@ -168,16 +169,26 @@ class Batch:
             ids.append([0] * (columns - len(tokens)) + tokens)
         return torch.tensor(ids, device=self.model.device)
 
+    def _look(self, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions of the next columns, and what may be seen from them."""
+        past = self.past
+        end = past + columns
+        if self._mask is None or not self._known <= past <= end <= self._known_end:
+            self._look_ahead(past, max(columns, _LOOK_AHEAD))
+        assert self._positions is not None
+        assert self._mask is not None
+        mask = self._mask[:, :end]
+        if columns == 1:
+            mask = self.model.decode_mask(mask)
+        return self._positions[:, past - self._known : end - self._known], mask
+
     def _look_ahead(self, past: int, columns: int) -> None:
-        """Positions of the next columns, and what may be seen from them: while the rows stay the
-        same a step only cuts its own out."""
+        """While the rows stay the same a step only cuts its own columns out."""
         device, end = self.model.device, past + columns
         pads = torch.tensor([[row.pad] for row in self.rows], device=device)
         self._positions = (torch.arange(past, end, device=device) - pads).clamp_(min=0)
+        self._mask = torch.arange(end, device=device) >= pads
         self._known, self._known_end = past, end
-        self._mask = None
-        if any(row.pad for row in self.rows):
-            self._mask = torch.arange(end, device=device) >= pads
 
     # --- who is in it ---
 
@@ -232,6 +243,7 @@ class Batch:
             self.store.span.first += unused
             self.width -= unused
             self._shift_pads(-unused)
+            self._forget()
 
     def write_prefix(self, row: Row, parts: list[Part]) -> None:
         index = self.rows.index(row)
@@ -251,3 +263,4 @@ class Batch:
 
     def _forget(self) -> None:
         self._ids = self._positions = self._mask = None
+        self._is_padded = any(row.pad for row in self.rows)

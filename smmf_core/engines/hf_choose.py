@@ -36,7 +36,9 @@ class TokenChooser:
             self._ids = [sequence.id for sequence in sequences]
             self._is_plain = all(is_plain(sequence.params) for sequence in sequences)
         if self._is_plain and logits.device.type == "cpu":
-            rows = logits.float().numpy()
-            if isfinite(rows.max()):  # as NaN is not
-                return Chosen(rows.argmax(-1), None, {})
+            rows = (logits if logits.dtype is torch.float32 else logits.float()).numpy()
+            tokens = rows.argmax(-1)  # of a NaN its place
+            best = map(rows.item, range(len(rows)), tokens.tolist())
+            if all(map(isfinite, best)):
+                return Chosen(tokens, None, {})
         return self._sampler.choose(logits, self._ids)

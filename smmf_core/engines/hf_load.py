@@ -5,6 +5,7 @@ Owns the loading, its progress and every way in which it can fail; must not gene
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ def load(
     placement = options.device_map or {"": device}
     needed = needed_bytes(stored_tensors(files), dtype, method.bits)
     check_fits(needed, devices_of(placement, device))
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    if threads := options.threads or _share_of_cores(device, config.deployment.replicas):
+        torch.set_num_threads(threads)
     arguments: dict[str, Any] = {
         "config": model_config,
         "dtype": dtype,
@@ -73,7 +74,7 @@ def load(
     if device.type == "cpu":
         uncompiled(model)
     if options.compile:
-        model.compile(dynamic=True)
+        _compile(model)
     embedding = model.get_input_embeddings().weight
     return LoadedModel(
         model=model,
@@ -86,10 +87,27 @@ def load(
     )
 
 
+def _share_of_cores(device: torch.device, replicas: int) -> int:
+    """Threads of one of several replicas on this CPU; 0: torch's own choice."""
+    if device.type != "cpu" or replicas == 1:
+        return 0
+    return max((os.cpu_count() or 1) // replicas, 1)
+
+
 def check_tokenizer(tokens: int, loaded: LoadedModel) -> None:
     """Raises ValueError for a tokenizer that makes ids for which the model has no embedding."""
     if tokens > loaded.vocab_size:
         raise ValueError(f"The tokenizer has {tokens} tokens, the model {loaded.vocab_size}.")
+
+
+def _compile(model: Any) -> None:
+    """All of the model's layers but what reads the cache: the cache is a view whose place and size
+    change from step to step, for which attention cannot be compiled (as of torch 2.13)."""
+    for layers in model.modules():
+        if isinstance(layers, torch.nn.ModuleList):
+            for part in (part for layer in layers for part in layer.children()):
+                if not hasattr(part, "layer_idx"):
+                    part.compile(dynamic=True)
 
 
 def _from_pretrained(

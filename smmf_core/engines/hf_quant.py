@@ -68,7 +68,7 @@ def settings(method: Quantization, dtype: torch.dtype) -> Any:
 def plain_kernels(model_config: Any) -> None:
     """On a CPU: what runs at once. The kernels that gptqmodel would choose are compiled by a C++
     compiler when they are first used, which takes minutes."""
-    stored = model_config.quantization_config
+    stored = getattr(model_config, "quantization_config", None)
     if isinstance(stored, dict) and stored.get("quant_method") in _PLAIN_KERNELS:
         stored.setdefault("backend", _PLAIN_KERNELS[stored["quant_method"]])
 

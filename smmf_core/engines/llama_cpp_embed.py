@@ -17,6 +17,7 @@ from smmf_core.config.engine_options import LlamaCppOptions
 from smmf_core.engines import llama_cpp_api as api
 from smmf_core.engines.base import EmbedSpec, Text
 from smmf_core.engines.llama_cpp_load import (
+    GPU,
     check_file,
     model_settings,
     thread_settings,
@@ -69,7 +70,7 @@ class LlamaCppEmbedEngine:
             context_length=length,
             vocab_size=model.vocab_size,
             dimensions=1 if self._is_rerank else model.output_width,
-            device="cuda" if on_gpu else "cpu",
+            device=GPU if on_gpu else "cpu",
             capabilities=[config.model.task],
         )
 

@@ -6,6 +6,7 @@ Owns what is decided before llama.cpp is called; must not run a request.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from smmf_core.engines.prompt_side import (
     stop_strings_of,
 )
 
+GPU = "mps" if sys.platform == "darwin" else "cuda"
 _TINY_MODEL_BYTES = 64 << 20  # below, a second thread costs more than it computes
 _LEAST_CONTEXT = 2048  # tokens: less is not chosen for want of memory, it is an error
 _CONTEXT_STEP = 256  # llama.cpp rounds a sequence's cache up to this
@@ -149,7 +151,7 @@ def _spec(
         tokenizer=tokenizer,
         chat_template=template,
         capabilities=[*capabilities_of(template, adapter), *more],
-        device="cuda" if on_gpu else "cpu",
+        device=GPU if on_gpu else "cpu",
         stop_strings=stop_strings_of(config, own, adapter),
     )
 

@@ -6,8 +6,6 @@ checkpoint or one that mlx-lm wrote, quantised ones as they are.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from mlx.utils import tree_flatten
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import MlxOptions
+from smmf_core.engines.host_memory import free_bytes
 from smmf_core.engines.mlx_import import (
     load_adapters,
     load_model,
@@ -164,11 +163,7 @@ def _available_bytes() -> float:
         info = mx.device_info()
         limit = info.get("max_recommended_working_set_size") or info.get("memory_size")
         return float(limit) - mx.get_active_memory() if limit else float("inf")
-    if sys.platform == "linux":
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return float(free_bytes())
 
 
 def _in_one_line(error: Exception) -> str:

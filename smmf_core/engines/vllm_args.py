@@ -43,6 +43,8 @@ def runs_in_process(options: Mapping[str, Any]) -> bool:
     wanted = options.get("in_process")
     if not isinstance(wanted, bool | None):
         raise ValueError(f"[engine] in_process is true or false, not {wanted!r}.")
+    if wanted and options.get("data_parallel_size", 1) != 1:
+        raise ValueError("[engine] in_process = true does not go with data_parallel_size.")
     is_single = all(options.get(name, 1) == 1 for name in _PARALLEL)
     return is_single if wanted is None else wanted
 

@@ -31,6 +31,7 @@ class VllmStreamEngine:
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._stats = VllmStats()
+        self._loaded: set[int] = set()  # numbers of the adapters that the core has
 
     async def load(self, progress: Callable[[float], None]) -> None:
         """Raises OSError or ValueError in one sentence."""
@@ -51,6 +52,7 @@ class VllmStreamEngine:
         try:
             check_sequence(sequence, self.spec)
             adapter = self._adapters.take(sequence.submit.adapter)
+            await self._load_adapter(adapter)
             answers = self._llm.generate(
                 {"type": "token", "prompt_token_ids": sequence.prompt},
                 sampling_params(sequence, self.spec.tokenizer.eos_ids, self._tool_format),
@@ -88,8 +90,21 @@ class VllmStreamEngine:
             disable_log_stats=True,  # vLLM's own loggers: these are in addition to them
         )
 
+    async def _load_adapter(self, adapter: Any) -> None:
+        """Apart from the answer: an adapter that fails in a step would end the core."""
+        if adapter is None or adapter.lora_int_id in self._loaded:
+            return
+        try:
+            await self._llm.add_lora(adapter)
+        except EngineDeadError:
+            raise
+        except Exception as error:  # its files or its shapes
+            raise ValueError(f"vLLM cannot load the adapter: {reason(error)}") from None
+        self._loaded.add(adapter.lora_int_id)
+
     async def _unload(self) -> None:
         for number in self._adapters.unused():
+            self._loaded.discard(number)
             await self._llm.remove_lora(number)
 
 

@@ -56,12 +56,14 @@ class Engine:
     is_source: bool = False  # compiled at its install
 
 
-def _hf(transformers: str) -> tuple[str, ...]:
-    rest = ("accelerate==1.15.0", "peft==0.21.2", "sentencepiece>=0.2", "tiktoken>=0.9")
-    return (f"transformers=={transformers}", *rest, "protobuf>=5")
-
-
-_HF = _hf("5.23.0")
+_HF = (
+    "transformers==5.23.0",
+    "accelerate==1.15.0",
+    "peft==0.21.2",
+    "sentencepiece>=0.2",
+    "tiktoken>=0.9",
+    "protobuf>=5",
+)
 _HF_CUDA = (*_HF, "bitsandbytes>=0.45")
 _VOLTA_AND_OLDER = (50, 90)
 
@@ -91,13 +93,10 @@ TRANSFORMERS = Engine(
             last_python=13,
             disk_gib=7,
         ),
-        "12.1": Build(  # transformers wants torch 2.6 since 5.20, 2.5 since 5.16
-            (*_hf("5.12.0"), "bitsandbytes>=0.45"),
-            torch="2.4.1",
-            index="cu121",
-            gpus=_VOLTA_AND_OLDER,
-            last_python=12,
-            disk_gib=7,
+        "12.1": Build(
+            gone="PyTorch's last build for CUDA 12.1 is 2.5.1, and transformers wants 2.6; nearest "
+            "that works: `smmf engines install transformers --cuda 12.4`, which drivers for CUDA "
+            "12 run from version 525 on (CUDA's minor version compatibility)"
         ),
         "11.8": Build(
             _HF_CUDA,

@@ -30,7 +30,7 @@ PROMISED = {
     *("transformers", "vllm", "llama-cpp", "mlx", "torch", "quantization", "flash-attn", "openai"),
     *("postgres", "otel", "default", "test", "dev", "core", "framework"),
 }
-SOURCE_ONLY = ("llama-cpp-python", "flash-attn")
+SOURCE_ONLY = ("llama-cpp-python", "flash-attn", "gptqmodel")
 ALONE = ["vllm"]
 RESOLVE_S = 300
 

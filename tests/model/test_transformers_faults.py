@@ -100,9 +100,7 @@ def test_logits_that_are_not_numbers(folder: Path, texts: list[list[int]]) -> No
     assert [run.tokens(n) for n in range(6)] == texts
 
 
-def test_logits_that_stop_being_numbers_in_the_middle(
-    folder: Path, texts: list[list[int]]
-) -> None:
+def test_logits_that_stop_being_numbers_in_the_middle(folder: Path, texts: list[list[int]]) -> None:
     """A token of its own answer makes a running request fail; its cells are used again."""
     engine = open_hf_engine(folder)
     (prompt,) = prompts(40, seed=9)

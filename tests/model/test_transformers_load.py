@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import engines_env
 import numpy as np
 import pytest
+
+engines_env.require("transformers")
+
 import torch
+from driver import Run, make_sequence
+from hf_tiny import open_hf_engine
+from model.tiny import make_model, write_json
 from safetensors.numpy import load_file, save_file
 
-from model.tiny import make_model, write_json
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.engine_options import TransformersOptions
 from smmf_core.config.schema import Deployment, Optimization
-from smmf_core.engines import hf_memory
-from smmf_core.engines.hf_files import Stored, stored_tensors, weight_files
 from smmf_core.engines.hf_load import LoadedModel, check_tokenizer, load
-from smmf_core.engines.hf_memory import GIB, check_fits, free_bytes, needed_bytes
 from smmf_core.engines.hf_place import choose_attention, choose_device, choose_dtype
 from smmf_core.engines.hf_quant import quantization
 from smmf_core.engines.transformers import create
@@ -136,17 +137,16 @@ def test_context_length_is_the_operators_first(model: Path) -> None:
     assert load_it(model, {"max_model_len": 100}).context_length == 100
 
 
-def test_threads(model: Path) -> None:
-    script = (
-        "import sys, torch; from model.test_transformers_load import load_it;"
-        "from pathlib import Path; load_it(Path(sys.argv[1]), {'threads': 3});"
-        "print(torch.get_num_threads())"
-    )
-    command = [sys.executable, "-c", script, str(model)]
-    root = Path(__file__).parents[1]
-    environment = {"PYTHONPATH": f"{root.parent}:{root}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
-    assert done.stdout.strip() == "3", done.stderr
+def test_threads(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    load_it(model)
+    load_it(model, {"threads": 3})
+    several = config(model)
+    several.deployment.replicas = 3
+    load(several, TransformersOptions(), lambda done: None)
+    assert asked == [3, 2]  # alone: torch's own choice
 
 
 # --- what cannot be loaded ---
@@ -273,72 +273,6 @@ def test_a_tokenizer_with_too_many_tokens(model: Path) -> None:
         check_tokenizer(321, loaded)
 
 
-# --- memory ---
-
-
-def test_needed_bytes(model: Path) -> None:
-    tensors = stored_tensors(weight_files(model))
-    numbers = sum(tensor.size for tensor in load_file(model / "model.safetensors").values())
-    assert needed_bytes(tensors, torch.float32) == 4 * numbers
-    assert needed_bytes(tensors, torch.bfloat16) == 2 * numbers
-    matrices = sum(t.numbers for t in tensors if "proj" in t.name)
-    assert needed_bytes(tensors, torch.bfloat16, 4) == 2 * (numbers - matrices) + matrices // 2
-    packed = Stored("model.layers.0.mlp.up_proj.qweight", (8, 8), 256, False)
-    assert needed_bytes([packed], torch.float32) == 256
-
-
-def test_not_enough_memory_before_loading(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hf_memory, "free_bytes", lambda device: GIB // 2**14)
-    assert refused(model) == "The weights need 0.00 GiB, and cpu has 0.00 GiB free."
-    gpus = [torch.device("cuda", 0), CPU]
-    with pytest.raises(MemoryError, match=r"need 3\.50 GiB, and cuda:0 and cpu has 2\.50 GiB"):
-        monkeypatch.setattr(hf_memory, "free_bytes", lambda device: 1.25 * GIB)
-        check_fits(int(3.5 * GIB), gpus)
-    check_fits(int(2.4 * GIB), gpus)
-    monkeypatch.setattr(hf_memory, "free_bytes", lambda device: None)
-    check_fits(2**60, gpus)
-
-
-def test_free_memory_is_the_least_that_is_known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    files = {"max": "1000\n", "current": "900", "stat": "anon 5\ninactive_file 300\n"}
-    for name, text in files.items():
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert hf_memory._left_in_cgroup(str(tmp_path)) == 400
-    (tmp_path / "memory.max").write_text("max\n")
-    assert hf_memory._left_in_cgroup(str(tmp_path)) is None
-    monkeypatch.setattr(hf_memory, "_available", lambda: 5000)
-    for left, free in ((None, 5000), (400, 400), (9000, 5000)):
-        monkeypatch.setattr(hf_memory, "_left_in_cgroup", lambda left=left: left)
-        assert free_bytes(CPU) == free
-
-
-OUT_OF_MEMORY = """
-import resource, sys
-from pathlib import Path
-from model.test_transformers_load import load_it
-import transformers.models.llama.modeling_llama
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 120 * 2**20,) * 2)
-try:
-    load_it(Path(sys.argv[1]), dtype="float32")
-except MemoryError as error:
-    print(error)
-"""
-
-
-def test_memory_runs_out_while_loading(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 2048, "intermediate_size": 4096, "num_hidden_layers": 1}
-    sizes |= {"num_attention_heads": 8, "num_key_value_heads": 8}
-    folder = make_model(tmp_path / "large", dtype="float16", head_dim=64, **sizes)
-    root = Path(__file__).parents[1]
-    environment = {"PYTHONPATH": f"{root.parent}:{root}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", OUT_OF_MEMORY, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
-    assert done.stdout.startswith("Memory ran out while the weights were loaded"), done.stderr
-
-
 # --- quantisation ---
 
 
@@ -374,7 +308,9 @@ def test_a_missing_package_is_named(model: Path, monkeypatch: pytest.MonkeyPatch
         "The quantisation bitsandbytes_4bit needs the package bitsandbytes: "
         "run `pip install smmf[quantization]`."
     )
-    assert "package gptqmodel" in refused(change(model, quantization_config={"quant_method": "gptq"}))
+    assert "package gptqmodel" in refused(
+        change(model, quantization_config={"quant_method": "gptq"})
+    )
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -393,8 +329,13 @@ def test_quantised_while_loading(tmp_path: Path, bits: int) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 def test_compiled(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "tiny", num_hidden_layers=1)
-    with torch.inference_mode():
-        expected = load_it(model).model(PROMPT).logits
-        compiled = load_it(model, {"compile": True}).model
-        assert torch.allclose(compiled(PROMPT).logits, expected, atol=1e-4)
+    """Through the engine: rows and columns of the cache change from step to step."""
+    folder = make_model(tmp_path / "tiny", num_hidden_layers=1)
+    plain, compiled = Run(open_hf_engine(folder)), Run(open_hf_engine(folder, compile=True))
+    for run in (plain, compiled):
+        run.join(make_sequence(1, [5, 60, 7, 200], tokens=10, temperature=0))
+        run.step()
+        run.join(make_sequence(2, [9, 90], tokens=8, temperature=0))
+        run.finish()
+    assert compiled.tokens(1) == plain.tokens(1)
+    assert compiled.tokens(2) == plain.tokens(2)

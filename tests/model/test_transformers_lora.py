@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import peft
+import engines_env
 import pytest
+
+engines_env.require("transformers")
+
+import peft
 import torch
+from driver import Run, make_sequence
+from hf_tiny import open_hf_engine
+from model.tiny import make_model, write_json
 from transformers import AutoModelForCausalLM
 
-from model.tiny import make_model, write_json
+from smmf_core.engines.base import Sequence
 from smmf_core.engines.hf_lora import AdapterSet
+from smmf_core.engines.transformers import TransformersEngine
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft asks transformers so
@@ -134,7 +143,10 @@ def broken(saved: dict[str, tuple[str, list[int]]], folder: Path, **keys: Any) -
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        ({"r": 3}, r"does not fit the model: size mismatch for .*q_proj\.lora_A\.weight: .*\[4, 48"),
+        (
+            {"r": 3},
+            r"does not fit the model: size mismatch for .*q_proj\.lora_A\.weight: .*\[4, 48",
+        ),
         ({"target_modules": ["nothing"]}, "does not fit the model: Target modules .*'nothing'"),
         ({"target_modules": ["q_proj"]}, r"has no place for .*v_proj\.lora_A\.weight"),
         ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, r"lacks .*k_proj\.lora_A\.weight"),
@@ -176,7 +188,7 @@ def test_missing_and_damaged_files(
     model: Any, tmp_path: Path, saved: dict[str, tuple[str, list[int]]]
 ) -> None:
     adapters = AdapterSet(model)
-    with pytest.raises(FileNotFoundError, match=r"adapter_config\.json is missing: a is no adapter"):
+    with pytest.raises(FileNotFoundError, match=r"_config\.json is missing: a is no adapter"):
         adapters.set({"a": str(tmp_path)})
     folder = broken(saved, tmp_path / "bad")
     weights = folder / "adapter_model.safetensors"
@@ -195,3 +207,60 @@ def test_without_peft(
     monkeypatch.setattr("smmf_core.engines.hf_lora.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="need the package peft"):
         AdapterSet(model).set(paths(saved, "attention"))
+
+
+# --- in the engine ---
+
+
+def sequence(number: int, adapter: str) -> Sequence:
+    made = make_sequence(number, PROMPT[0].tolist(), tokens=16, temperature=0)
+    made.submit.adapter = adapter
+    return made
+
+
+@pytest.fixture
+def engine(base: Path, saved: dict[str, tuple[str, list[int]]]) -> Iterator[TransformersEngine]:
+    opened = open_hf_engine(base, adapters=paths(saved, "attention", "dora"))
+    yield opened
+    opened.close()
+
+
+def test_requests_choose_their_adapters_in_one_batch(
+    engine: TransformersEngine, model: Any, saved: dict[str, tuple[str, list[int]]]
+) -> None:
+    expected = {"": answer(model), **{name: told for name, (_, told) in saved.items()}}
+    run = Run(engine)
+    asked = ["", "attention", "dora", "attention", "", "dora"]
+    for number, name in enumerate(asked):
+        run.join(sequence(number, name))
+        run.step()  # the others are under way
+    run.finish()
+    assert [run.tokens(number) for number in range(6)] == [expected[name] for name in asked]
+
+
+def test_adapters_change_while_it_runs(
+    engine: TransformersEngine, saved: dict[str, tuple[str, list[int]]]
+) -> None:
+    run = Run(engine)
+    run.join(sequence(1, "dora"))
+    run.step()
+    engine.set_adapters(paths(saved, "attention", "wide.one"))
+    run.join(sequence(2, "wide.one"))
+    run.finish()
+    assert run.tokens(1) == saved["dora"][1]  # it stayed until its request had ended
+    assert run.tokens(2) == saved["wide.one"][1]
+    run.join(sequence(3, "dora"))
+    run.step()
+    (refused,) = run.outputs[3]
+    assert "no adapter 'dora'" in str(refused.error)
+
+
+def test_an_adapter_that_cannot_be_loaded_leaves_the_rest(
+    engine: TransformersEngine, tmp_path: Path, saved: dict[str, tuple[str, list[int]]]
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        engine.set_adapters({**paths(saved, "attention"), "new": str(tmp_path)})
+    run = Run(engine)
+    run.join(sequence(1, "attention"))
+    run.finish()
+    assert run.tokens(1) == saved["attention"][1]

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-
 from model.tiny import make_model, write_json
+from safetensors.numpy import load_file, save_file
 
 PYTHON = os.environ.get("SMMF_TEST_GPTQ_PYTHON", "")
 pytestmark = pytest.mark.skipif(
@@ -69,8 +68,7 @@ def quantise(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 def stored(method: str, numbers: np.ndarray, zeros: np.ndarray) -> dict[str, np.ndarray]:
     if method == "awq":
-        rows = {"qweight": pack(numbers, 1, AWQ_ORDER), "qzeros": pack(zeros, 1, AWQ_ORDER)}
-        return rows
+        return {"qweight": pack(numbers, 1, AWQ_ORDER), "qzeros": pack(zeros, 1, AWQ_ORDER)}
     plain = tuple(range(PACKED))
     groups = (np.arange(len(numbers)) // GROUP).astype(np.int32)
     return {  # zeros are stored less one
@@ -94,7 +92,7 @@ def write_pair(method: str, folder: Path) -> tuple[Path, Path]:
             tensors[name] = tensor
             continue
         numbers, zeros, scales, meant[name] = quantise(tensor)
-        parts = {**stored(method, numbers, zeros), "scales": scales}
+        parts = {**stored(method, numbers, zeros), "scales": np.ascontiguousarray(scales)}
         tensors |= {f"{name.removesuffix('weight')}{key}": part for key, part in parts.items()}
     shutil.copytree(plain, packed)
     save_file(meant, plain / "model.safetensors", {"format": "pt"})

@@ -88,7 +88,10 @@ def server(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     )
     lora = f'[engine.adapters]\none = "{adapter}"\n'
     write_model(folder, "demo", "vllm", bundled("demo"), engine + lora)
-    write_model(folder, "apart", "vllm", bundled("demo"), engine + "in_process = false\n")
+    broken = make_adapter(folder / "broken")
+    (broken / "adapter_model.safetensors").write_bytes(b"nothing")
+    apart = engine + "in_process = false\n" + lora + f'broken = "{broken}"\n'
+    write_model(folder, "apart", "vllm", bundled("demo"), apart)
     write_model(folder, "known", "reference", bundled("demo"))
     write_model(folder, "merged", "reference", make_merged(folder / "model", adapter))
     server = Server(folder)
@@ -253,11 +256,20 @@ def test_a_known_prompt_is_cached(client: OpenAI) -> None:
     assert again.prompt_tokens_details.cached_tokens >= 256
 
 
-def test_an_adapter_is_a_model(client: OpenAI) -> None:
+@pytest.mark.parametrize("model", ["demo", "apart"])
+def test_an_adapter_is_a_model(client: OpenAI, model: str) -> None:
     texts = [STORY, "What is a river?"]
-    adapted = [text_of(ask(client, "demo:one", text)) for text in texts]
+    adapted = [text_of(ask(client, f"{model}:one", text)) for text in texts]
     assert adapted == [text_of(ask(client, "merged", text)) for text in texts]
-    assert adapted != [text_of(ask(client, "demo", text)) for text in texts]
+    assert adapted != [text_of(ask(client, model, text)) for text in texts]
+
+
+def test_an_adapter_that_cannot_be_loaded_costs_its_requests(client: OpenAI) -> None:
+    """Where it is loaded when it is first needed: in the engine whose core is elsewhere."""
+    for _ in range(2):
+        with pytest.raises(BadRequestError, match="cannot load the adapter"):
+            ask(client, "apart:broken")
+    assert text_of(ask(client, "apart", "Who are you?")).startswith("I am")
 
 
 @pytest.mark.parametrize("model", ["demo", "apart"])

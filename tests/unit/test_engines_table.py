@@ -112,9 +112,11 @@ def readme_table() -> str:
 
 
 def cell(engine: Engine, variant: str) -> str:
-    if variant not in engine.builds:
-        return f"as {closest_variant(engine, variant)}"
-    build = engine.builds[variant]
+    chosen = closest_variant(engine, variant)
+    assert chosen is not None
+    build = engine.builds[chosen]
+    if not build.gone and chosen != variant:
+        return f"as {chosen}"
     if build.gone:
         return "none"
     version = build.requires[0].partition("==")[2]

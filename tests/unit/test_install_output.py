@@ -157,9 +157,9 @@ def test_too_little_disk_is_said_before_anything_is_done(
 
 def test_a_python_without_wheels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     version = namedtuple("version", "major minor micro")
-    monkeypatch.setattr(sys, "version_info", version(3, 13, 1))
-    with pytest.raises(InstallError, match=r"no wheels for Python 3.13, only up to 3.12"):
-        install(Order(ENGINES["transformers"], "12.1"), io.StringIO())
+    monkeypatch.setattr(sys, "version_info", version(3, 14, 1))
+    with pytest.raises(InstallError, match=r"no wheels for Python 3.14, only up to 3.13"):
+        install(Order(ENGINES["transformers"], "12.4"), io.StringIO())
 
 
 def test_a_build_that_does_not_exist_says_why_and_what_works(capsys: Capture) -> None:

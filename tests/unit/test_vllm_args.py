@@ -50,6 +50,8 @@ def test_parallel_cores_live_elsewhere(options: dict[str, Any], expected: bool) 
 def test_in_process_is_a_switch() -> None:
     with pytest.raises(ValueError, match="in_process is true or false"):
         runs_in_process({"in_process": "no"})
+    with pytest.raises(ValueError, match="data_parallel_size"):
+        runs_in_process({"in_process": True, "data_parallel_size": 2})
 
 
 def test_the_environment_keeps_what_is_set() -> None:
