@@ -50,6 +50,7 @@ class Sampling(msgspec.Struct, array_like=True, gc=False):
     include_stop: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None  # None: no; k: the chosen token's and the k best
+    is_seeded: bool = False  # the client gave the seed: equal requests must have equal answers
 
 
 class Submit(Message):

@@ -56,7 +56,7 @@ class TransformersOptions(Section):
     trust_remote_code: bool = False  # for checkpoints that bring a model file of their own
     device_map: Literal["", "auto", "balanced", "sequential"] = ""  # over several GPUs and the CPU
     quantization: str = ""  # wins over [optimization]
-    compile: bool = False  # torch.compile
+    compile: bool = False  # torch.compile of all but attention; a tiny model gets slower
     threads: Limit = 0  # of a CPU; 0: its cores, shared among the replicas
 
 

@@ -143,11 +143,20 @@ def _resized(tensor: torch.Tensor, rows: int, columns: int, bottom: int, end: in
     return new
 
 
+def new_cache(config: Any) -> Cache:
+    """The library's own for this architecture, or its plainest, where a configuration of a
+    checkpoint's own does not say what it needs."""
+    try:
+        return DynamicCache(config=config)
+    except AttributeError:
+        return DynamicCache()
+
+
 def windows_of(config: Any) -> list[int | None] | None:
     """Per layer its window, or None for the whole past. None: some layer of this architecture
     keeps something else than keys and values, which cannot be cut into rows and columns."""
     windows: list[int | None] = []
-    for layer in DynamicCache(config=config).layers:
+    for layer in new_cache(config).layers:
         if type(layer) is DynamicLayer:
             windows.append(None)
         elif type(layer) is DynamicSlidingWindowLayer:

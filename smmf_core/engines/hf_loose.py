@@ -10,10 +10,9 @@ from __future__ import annotations
 import copy
 
 import torch
-from transformers.cache_utils import DynamicCache
 
 from smmf_core.engines.hf_batch import Batch, Model, Row
-from smmf_core.engines.hf_cache import Budget
+from smmf_core.engines.hf_cache import Budget, new_cache
 
 
 class LooseBatch(Batch):
@@ -22,7 +21,7 @@ class LooseBatch(Batch):
 
     def __init__(self, model: Model, budget: Budget, rows: list[Row]) -> None:
         super().__init__(model, [], budget, rows)
-        self._caches = [DynamicCache(config=model.config) for _ in rows]
+        self._caches = [new_cache(model.config) for _ in rows]
         self._done: dict[int, torch.Tensor | Exception] = {}  # of this column: states have moved on
 
     def chunk(self, limit: int) -> int:

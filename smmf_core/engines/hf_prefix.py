@@ -44,6 +44,7 @@ class PrefixCache:
         self._limit = limit
         self._budget = budget
         self._entries: list[Entry] = []
+        self._by_head: dict[tuple[Group, tuple[int, ...]], list[Entry]] = {}
 
     def wants(self, group: Group, tokens: list[int]) -> bool:
         """Whether these tokens fit and no entry begins with them."""
@@ -53,8 +54,8 @@ class PrefixCache:
 
     def add(self, group: Group, tokens: list[int], parts: list[Part]) -> None:
         """Keep copies of `parts`; entries that these tokens begin with are not needed any more."""
-        for entry in list(self._entries):
-            if entry.group == group and shared(entry.tokens, tokens) == len(entry.tokens):
+        for entry in list(self._alike(group, tokens)):
+            if shared(entry.tokens, tokens) == len(entry.tokens):
                 self._drop(entry)
         while self._entries and self.tokens + len(tokens) > self._limit:
             self._drop(self._entries[0])
@@ -63,16 +64,17 @@ class PrefixCache:
         self._budget.take(len(tokens))
         self.tokens += len(tokens)
         copies = [(keys.clone(), values.clone()) for keys, values in parts]
-        self._entries.append(Entry(group, tokens, copies))
+        entry = Entry(group, tokens, copies)
+        self._entries.append(entry)
+        self._by_head.setdefault((group, tuple(tokens[:MIN_SHARED])), []).append(entry)
 
     def find(self, group: Group, tokens: list[int]) -> tuple[int, Entry | None]:
         """The longest common front; below MIN_SHARED: 0."""
         best, length = None, MIN_SHARED - 1
-        for entry in self._entries:
-            if entry.group == group and entry.tokens[:MIN_SHARED] == tokens[:MIN_SHARED]:
-                common = shared(entry.tokens, tokens)
-                if common > length:
-                    best, length = entry, common
+        for entry in self._alike(group, tokens):
+            common = shared(entry.tokens, tokens)
+            if common > length:
+                best, length = entry, common
         if best is None:
             return 0, None
         self._entries.remove(best)
@@ -96,7 +98,14 @@ class PrefixCache:
         for entry in [entry for entry in self._entries if entry.group.adapter == name]:
             self._drop(entry)
 
+    def _alike(self, group: Group, tokens: list[int]) -> list[Entry]:
+        return self._by_head.get((group, tuple(tokens[:MIN_SHARED])), [])
+
     def _drop(self, entry: Entry) -> None:
         self._entries.remove(entry)
+        alike = self._alike(entry.group, entry.tokens)
+        alike.remove(entry)
+        if not alike:
+            del self._by_head[entry.group, tuple(entry.tokens[:MIN_SHARED])]
         self.tokens -= len(entry.tokens)
         self._budget.take(-len(entry.tokens))

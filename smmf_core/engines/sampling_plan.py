@@ -6,6 +6,7 @@ Owns the plan of one set of rows, which holds as long as the set does; must not 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class Group:
 
     places: list[int] = field(default_factory=list)
     params: list[Sampling] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)  # what a device holds of them
 
     def column(self, name: str) -> NDArray[np.float64]:
         return np.array([getattr(params, name) for params in self.params], np.float64)

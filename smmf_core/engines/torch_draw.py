@@ -35,7 +35,7 @@ def choose_tokens(
         (plan.cut, cut_numbers, _draw_cut),
     ):
         if group.places:
-            places = torch.tensor(group.places, device=logits.device)
+            places = _places(group, logits)
             chosen = draw(_rows(logits, changed, group), group, _to(numbers, logits))
             greedy = tokens[places]
             tokens[places] = torch.where(greedy < 0, greedy, chosen)
@@ -101,7 +101,7 @@ def _rows(
 ) -> torch.Tensor:
     """The group's rows as float32, with what is changed in them."""
     index, work = changed
-    rows = logits[torch.tensor(group.places, device=logits.device)].float()
+    rows = logits[_places(group, logits)].float()
     here = [n for n, place in enumerate(group.places) if place in index]
     if here:
         there = [index[group.places[n]] for n in here]
@@ -114,7 +114,7 @@ def _draw_plain(rows: torch.Tensor, group: Group, numbers: torch.Tensor) -> torc
     """Inverse transform over token ids."""
     scaled = rows.double()
     scaled -= scaled.amax(-1, keepdim=True)
-    scaled /= _to(group.column("temperature"), rows)[:, None]
+    scaled /= _column(group, "temperature", rows)
     return _inverse(scaled.exp_(), numbers)
 
 
@@ -141,7 +141,7 @@ def _draw_from(
     """A token per row out of its `count` likeliest, and whether the cuts left only such: the least
     of them was cut off, so that nothing behind it was kept."""
     temperature, min_p, top_p = (
-        _to(group.column(name), rows)[:, None] for name in ("temperature", "min_p", "top_p")
+        _column(group, name, rows) for name in ("temperature", "min_p", "top_p")
     )
     values, ids = rows.topk(count)
     best = values[:, :1].double()
@@ -177,6 +177,22 @@ def _inverse(weights: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     places = torch.arange(weights.shape[1], device=weights.device)
     last = torch.where(weights > 0, places, 0).amax(-1)  # the product may be rounded up
     return torch.minimum(chosen, last)
+
+
+def _places(group: Group, like: torch.Tensor) -> torch.Tensor:
+    """As an index, made once per group."""
+    if "places" not in group.kept:
+        group.kept["places"] = torch.tensor(group.places, device=like.device)
+    kept: torch.Tensor = group.kept["places"]
+    return kept
+
+
+def _column(group: Group, name: str, like: torch.Tensor) -> torch.Tensor:
+    """A parameter of all rows [rows, 1], made once per group."""
+    if name not in group.kept:
+        group.kept[name] = _to(group.column(name), like)[:, None]
+    kept: torch.Tensor = group.kept[name]
+    return kept
 
 
 def _to(values: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ latent attention do not call the same way; here every architecture runs its own 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -37,8 +38,11 @@ from smmf_core.engines.torch_sampling import BatchSampler
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
+_log = logging.getLogger("smmf.transformers")
+
 _CPU_SHARE = 0.5  # of the memory that is free after loading: other processes live there
 _GPU_SHARE = 0.8  # the rest is what a pass itself needs
+_PREFIX_PART = 4  # at most a quarter of the cache is kept for prompts to come
 _CPU_PREFILL_TOKENS = 512  # of one step
 _GPU_PREFILL_TOKENS = 4096  # a GPU is not busy with fewer
 
@@ -84,7 +88,9 @@ class TransformersEngine:
         sizes = probe(model, windows, window, loaded.vocab_size) if windows else {}
         limit = options.kv_cache_tokens or _room(sizes)
         budget = Budget(limit)
-        self._prefixes = PrefixCache(options.prefix_cache_tokens if windows else 0, budget)
+        kept = options.prefix_cache_tokens if windows else 0
+        kept = min(kept, limit // _PREFIX_PART) if limit else kept
+        self._prefixes = PrefixCache(kept, budget)
         default = _CPU_PREFILL_TOKENS if model.is_on_host else _GPU_PREFILL_TOKENS
         prefill_tokens = options.prefill_tokens or default
         self._loop = Loop(
@@ -108,9 +114,14 @@ class TransformersEngine:
         )
 
     def set_adapters(self, adapters: dict[str, str]) -> None:
-        """Those that sequences use stay until these have ended."""
+        """Those that sequences use stay until these have ended. Raises OSError or ValueError for
+        one that cannot be loaded, which is then not wanted any more."""
         self._wanted = dict(adapters)
-        self._apply_adapters()
+        try:
+            self._apply_adapters()
+        except (OSError, ValueError):
+            self._wanted = {name: path for name, path in adapters.items() if name in self._held}
+            raise
 
     def add(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
@@ -135,7 +146,10 @@ class TransformersEngine:
         with torch.inference_mode():
             self._loop.remove(gone)
         if self._held != self._wanted:
-            self._apply_adapters()
+            try:
+                self.set_adapters(self._wanted)
+            except (OSError, ValueError) as error:  # the requests that ended are not at fault
+                _log.warning("%s", error)
 
     def step(self) -> list[Output]:
         """One pass over the answers, one over prompts. What fails is given back with its error."""

@@ -22,7 +22,9 @@ _BAN = 100.0  # in OpenAI's API a logit_bias of -100 bans a token, 100 leaves no
 def sampling_params(sequence: Sequence, stop_ids: Iterable[int], tool_format: str) -> Any:
     """vLLM's parameters for the rest of a sequence. `stop_ids` end any answer of this model.
 
-    Stop strings stay with the Worker. Raises ValueError for what vLLM does not take.
+    Stop strings stay with the Worker. A seed that the Router drew is left out: vLLM draws seeded
+    rows one by one, and its answers cannot be continued bit for bit in any case. Raises ValueError
+    for what vLLM does not take.
     """
     params = sequence.params
     emitted = len(sequence.prompt) - sequence.prompt_len
@@ -40,7 +42,7 @@ def sampling_params(sequence: Sequence, stop_ids: Iterable[int], tool_format: st
         frequency_penalty=params.frequency_penalty,
         repetition_penalty=params.repetition_penalty,
         **_bias(params.logit_bias or {}),
-        seed=seed_at(params.seed, emitted) if params.temperature else None,
+        seed=seed_at(params.seed, emitted) if params.is_seeded and params.temperature else None,
         stop_token_ids=sorted(ends if params.ignore_eos else ends.union(stop_ids)),
         ignore_eos=params.ignore_eos,
         logprobs=params.logprobs,

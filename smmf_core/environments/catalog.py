@@ -63,8 +63,8 @@ _HF = (
     "sentencepiece>=0.2",
     "tiktoken>=0.9",
     "protobuf>=5",
+    "bitsandbytes>=0.45",
 )
-_HF_CUDA = (*_HF, "bitsandbytes>=0.45")
 _VOLTA_AND_OLDER = (50, 90)
 
 TRANSFORMERS = Engine(
@@ -73,12 +73,12 @@ TRANSFORMERS = Engine(
     ("torch", "transformers"),
     ("transformers",),
     {
-        "13.0": Build(_HF_CUDA, torch="2.13.0", index="cu130", gpus=(75, 121), disk_gib=8),
+        "13.0": Build(_HF, torch="2.13.0", index="cu130", gpus=(75, 121), disk_gib=8),
         "12.8": Build(
-            _HF_CUDA, torch="2.10.0", index="cu128", gpus=(75, 120), last_python=14, disk_gib=8
+            _HF, torch="2.10.0", index="cu128", gpus=(75, 120), last_python=14, disk_gib=8
         ),
         "12.6": Build(
-            _HF_CUDA,
+            _HF,
             torch="2.7.1",
             index="cu126",
             gpus=_VOLTA_AND_OLDER,
@@ -86,7 +86,7 @@ TRANSFORMERS = Engine(
             disk_gib=7,
         ),
         "12.4": Build(
-            _HF_CUDA,
+            _HF,
             torch="2.6.0",
             index="cu124",
             gpus=_VOLTA_AND_OLDER,
@@ -99,7 +99,7 @@ TRANSFORMERS = Engine(
             "12 run from version 525 on (CUDA's minor version compatibility)"
         ),
         "11.8": Build(
-            _HF_CUDA,
+            _HF,
             torch="2.7.1+cu118",
             index="cu118",
             gpus=_VOLTA_AND_OLDER,

@@ -59,7 +59,7 @@ class Exchange:
             self.outcome.first_s = now_s
         if self._length >= 0:
             return len(self.received) - self._body_at >= self._length
-        return self.received.endswith(_LAST_CHUNK)
+        return self.received.endswith(_LAST_CHUNK, self._body_at)  # a head may end like it
 
     def close(self, now_s: float) -> Outcome:
         """Judge the complete answer."""

@@ -15,6 +15,7 @@ from smmf_core.config.schema import Deployment, Optimization
 from smmf_core.engines.transformers import TransformersEngine, create
 
 VOCABULARY = 320
+STATE_IN_LAYERS = "recurrent gemma"
 _SPREAD = 6.0  # times the library's initial weights: its own make texts that repeat one token
 _SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 _SIZES: dict[str, Any] = {
@@ -131,6 +132,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "hidden_size": 48,
             "num_hidden_layers": 2,
             "state_size": 8,
+            **_SPECIAL,
+        },
+    ),
+    STATE_IN_LAYERS: (
+        "RecurrentGemma",
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "lru_width": 48,
             **_SPECIAL,
         },
     ),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from driver import Run, make_sequence, open_engine
 from gguf_models import make_config, make_gguf, make_lora, make_mamba, open_llama
-from tiny import make_model, write_weights
+from tiny import make_model, write_json, write_weights
 
 from configs.demo.export.to_gguf import export
 from smmf_core.config import bundled
@@ -19,7 +19,7 @@ from smmf_core.engines import llama_cpp_api as api
 from smmf_core.engines.gguf_file import read_gguf
 from smmf_core.engines.llama_cpp import LlamaCppEngine, create
 from smmf_core.engines.llama_cpp_load import choose_context, physical_cores, thread_settings
-from smmf_core.engines.text import load_tokenizer
+from smmf_core.engines.text import load_tokenizer, read_json
 
 TOKENS = 24
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "frequency_penalty": 0.3, "repetition_penalty": 1.1}
@@ -496,3 +496,29 @@ def test_the_context_shrinks_to_what_llama_cpp_can_allocate(
     engine.close()
     with pytest.raises(ValueError, match="cannot make a context"):
         open_llama(path, slots=2, n_ctx=8192)  # asked for: not less
+
+
+# --- the export ---
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        ("config.json", {"model_type": "gpt2"}, "holds a gpt2 model, not a Llama"),
+        ("config.json", {"rope_scaling": {"rope_type": "llama3"}}, "Scaled rotary embeddings"),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Sequence"}}, "split as GPT-2's"),
+    ],
+)
+def test_what_is_not_exported(
+    tmp_path: Path, file: str, changes: dict[str, Any], words: str
+) -> None:
+    make_model(tmp_path)
+    write_json(tmp_path / file, read_json(tmp_path / file) | changes)
+    with pytest.raises(ValueError, match=words):
+        export(tmp_path, tmp_path / "x.gguf", "f32")
+
+
+def test_an_attention_with_biases_is_exported(tmp_path: Path) -> None:
+    engine = open_llama(make_gguf(tmp_path, bias=True), n_ctx=512)
+    assert answers(engine, [2, 3]) == answers(open_engine(tmp_path), [2, 3])
+    engine.close()

@@ -14,7 +14,15 @@ engines_env.require("transformers")
 
 import torch
 from driver import Run, make_sequence
-from hf_tiny import CASES, greedy, make_hf_model, open_hf_engine, prompts, write_hf_model
+from hf_tiny import (
+    CASES,
+    STATE_IN_LAYERS,
+    greedy,
+    make_hf_model,
+    open_hf_engine,
+    prompts,
+    write_hf_model,
+)
 from transformers.utils import logging
 
 from smmf_core.engines.hf_cache import Budget, KvStore
@@ -56,7 +64,7 @@ def plain(number: int, prompt: list[int], tokens: int = TOKENS, **more: Any) -> 
 
 
 @pytest.mark.parametrize("prefill_tokens", [512, 16])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case != STATE_IN_LAYERS])
 def test_greedy_text_is_generates_text(tmp_path: Path, case: str, prefill_tokens: int) -> None:
     """Prompts of all lengths, joining in the middle, some leaving early, some in chunks."""
     model = make_hf_model(case)
@@ -115,6 +123,12 @@ def test_reaches_the_end_of_the_context(engine: TransformersEngine, model: Any) 
     run.join(plain(1, prompt, 32), plain(2, prompts(4)[0], 300))
     run.finish()
     assert run.tokens(1) == greedy(model, prompt, 32)
+
+
+def test_a_model_that_keeps_its_state_in_its_layers_is_refused(tmp_path: Path) -> None:
+    folder = write_hf_model(tmp_path, make_hf_model(STATE_IN_LAYERS))
+    with pytest.raises(ValueError, match="keeps its state in no cache"):
+        open_hf_engine(folder)
 
 
 # --- the loop ---

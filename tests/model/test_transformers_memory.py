@@ -83,7 +83,8 @@ def test_memory_runs_out_while_loading(tmp_path: Path) -> None:
     sizes |= {"num_attention_heads": 8, "num_key_value_heads": 8}
     folder = make_model(tmp_path / "large", dtype="float16", head_dim=64, **sizes)
     root = Path(__file__).parents[1]
-    environment = {"PYTHONPATH": f"{root.parent}:{root}", "OMP_NUM_THREADS": "1"}
+    paths = f"{root.parent}:{root}:{root / 'model'}"
+    environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", OUT_OF_MEMORY, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
     assert done.stdout.startswith("Memory ran out while the weights were loaded"), done.stderr

@@ -108,7 +108,8 @@ def write_pair(method: str, folder: Path) -> tuple[Path, Path]:
 def test_computes_what_the_weights_mean(method: str, tmp_path: Path) -> None:
     packed, plain = write_pair(method, tmp_path)
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{root.parent}:{root}", "OMP_NUM_THREADS": "1"}
+    paths = f"{root.parent}:{root}:{root / 'model'}"
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [PYTHON, "-c", SCRIPT, str(packed), str(plain)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110)
     lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWERS ")]

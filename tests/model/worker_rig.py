@@ -65,7 +65,9 @@ class Worker:
         key = len(self.answers) + 1
         own = ("echo_prompt", "adapter", "response_format")
         rest = {name: fields.pop(name) for name in own if name in fields}
-        sampling = m.Sampling(max_tokens=tokens, **{"temperature": 0.0, **fields})
+        sampling = m.Sampling(
+            max_tokens=tokens, is_seeded="seed" in fields, **{"temperature": 0.0, **fields}
+        )
         submit = m.Submit(
             key=key,
             attempt=0,

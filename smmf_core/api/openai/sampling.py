@@ -58,6 +58,7 @@ def build_sampling(
         repetition_penalty=first(body.repetition_penalty, "repetition_penalty", 1.0),
         logit_bias=_logit_bias(body.logit_bias) if body.logit_bias else None,
         seed=draw_seed() if seed is None else seed & _SEED_MASK,
+        is_seeded=seed is not None,
         stop=[stop] if isinstance(stop, str) else stop or [],
         stop_token_ids=first(body.stop_token_ids, "stop_token_ids", None) or [],
         include_stop=body.include_stop_str_in_output is True,
