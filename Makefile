@@ -11,13 +11,17 @@ XDG_CACHE_HOME ?= $(HOME)/.cache
 TEST_ENGINES ?= $(XDG_CACHE_HOME)/smmf/test-engines
 SOURCES := pyproject.toml setup.py $(wildcard csrc/smmf/*.hpp smmf_core/native/*.pyx smmf_core/native/*.pxd)
 
+# What GPTQ and AWQ checkpoints need pins numpy: it lies in a folder that only its tests look into.
+GPTQ := $(TEST_ENGINES)/gptq-$(shell $(PYTHON) -c 'import sys; print(sys.implementation.cache_tag)')-$(shell \
+	cksum < tests/gptq-requirements.txt | cut -d' ' -f1)
+
 .PHONY: serve test lint format bench clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/smmf serve $(TARGET)
 
-test: $(VENV)/.installed-test $(VENV)/.engines
-	SMMF_ENGINES_DIR=$(TEST_ENGINES) $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-test $(VENV)/.engines $(GPTQ)/.installed
+	SMMF_ENGINES_DIR=$(TEST_ENGINES) SMMF_TEST_GPTQ=$(GPTQ) $(BIN)/python -m pytest $(ARGS)
 
 # Measures this machine and writes the README's table.
 bench: $(VENV)/.installed-test $(VENV)/.engines
@@ -66,6 +70,11 @@ $(VENV)/.engines: smmf_core/environments/catalog.py | $(VENV)/.installed
 	for engine in $(APART); do $(BIN)/smmf engines install $$engine --cpu & jobs="$$jobs $$!"; done; \
 	for engine in $(HERE); do $(BIN)/smmf engines install $$engine --cpu --here; done; \
 	for job in $$jobs; do wait $$job; done
+	@touch $@
+
+$(GPTQ)/.installed: | $(VENV)/.installed-test
+	rm -rf $(GPTQ)
+	$(BIN)/pip install --quiet --no-deps --target $(GPTQ) -r tests/gptq-requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python

@@ -7,6 +7,7 @@ it. `SMMF_TEST_WITHOUT=vllm,mlx` leaves engines out, and pytest's first and last
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from smmf_core.environments.catalog import ENGINES
 from smmf_core.environments.state import NO, state
 
 VARIABLE = "SMMF_TEST_WITHOUT"
+GPTQ = "gptq"  # not an engine: packages that transformers needs for such checkpoints
 _WORDS = os.environ.get(VARIABLE, "").replace(" ", "").replace("_", "-").split(",")
 WITHOUT = frozenset(filter(None, _WORDS))
 _FILES = {  # whose tests are of nothing else; others call `require`
@@ -31,9 +33,10 @@ def ignored_files() -> list[str]:
 
 def summary() -> str:
     """What is left out; "" when nothing is."""
-    unknown = WITHOUT - ENGINES.keys()
+    known = [*ENGINES, GPTQ]
+    unknown = WITHOUT.difference(known)
     if unknown:
-        raise pytest.UsageError(f"{VARIABLE}: {', '.join(unknown)}? There are {', '.join(ENGINES)}")
+        raise pytest.UsageError(f"{VARIABLE}: {', '.join(unknown)}? There are {', '.join(known)}")
     names = ", ".join(sorted(WITHOUT))
     return f"NOT TESTED, as {VARIABLE} says: engines {names}" if WITHOUT else ""
 
@@ -52,3 +55,17 @@ def require(name: str) -> str:
             pytrace=False,
         )
     return found.python
+
+
+def gptq_folder() -> str:
+    """Where `make test` has put gptqmodel."""
+    if GPTQ in WITHOUT:
+        pytest.skip(f"{VARIABLE} has {GPTQ}")
+    folder = os.environ.get("SMMF_TEST_GPTQ", "")
+    if not (Path(folder) / "gptqmodel").is_dir():
+        pytest.fail(
+            f"SMMF_TEST_GPTQ names no folder with gptqmodel: use `make test`, or leave these tests "
+            f"out with {VARIABLE}={GPTQ}",
+            pytrace=False,
+        )
+    return folder

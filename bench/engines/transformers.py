@@ -143,22 +143,24 @@ def _stepped(
     left: dict[int, int] = {}
     began, made = time.perf_counter(), 0
     while waiting or left:
-        joining = [waiting.pop() for _ in range(min(len(waiting), ROWS - len(left)))]
-        left |= {sequence.id: sequence.max_new_tokens for sequence in joining}
-        engine.add(joining)
+        if waiting and len(left) < ROWS:
+            joining = [waiting.pop() for _ in range(min(len(waiting), ROWS - len(left)))]
+            left |= {sequence.id: sequence.max_new_tokens for sequence in joining}
+            engine.add(joining)
         outputs = engine.step()
         made += len(outputs)
-        if skip_prefill and made == len(outputs):
-            began, made = time.perf_counter(), made - len(outputs)
-            skip_prefill = False
+        if skip_prefill:
+            began, made, skip_prefill = time.perf_counter(), 0, False
+        ended = []
         for output in outputs:
             assert output.error is None, output.error
-            left[output.sequence.id] -= 1
-        ended = [output.sequence for output in outputs if not left[output.sequence.id]]
+            number = output.sequence.id
+            left[number] -= 1
+            if not left[number]:
+                ended.append(output.sequence)
+                del left[number]
         if ended:
             engine.remove(ended)
-            for sequence in ended:
-                del left[sequence.id]
     return made / (time.perf_counter() - began)
 
 

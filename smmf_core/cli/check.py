@@ -16,6 +16,7 @@ from smmf_core.cli.http import add_json_flag, wants_json
 from smmf_core.cli.table import print_json, size
 from smmf_core.config import ConfigProblems, ModelConfig, Problem, load_models, load_server
 from smmf_core.config.parse import is_server_text
+from smmf_core.engines.host_memory import free_bytes
 from smmf_core.environments.interpreter import is_installed, missing
 
 GIB = 2**30
@@ -64,7 +65,7 @@ def _server_problems(file: str) -> list[Problem]:
 
 
 def _report(args: argparse.Namespace, models: list[ModelConfig], problems: list[Problem]) -> None:
-    available = available_bytes()
+    available = free_bytes()
     if wants_json(args):
         print_json(
             {
@@ -143,14 +144,3 @@ def weight_bytes(folder: Path, bytes_per_weight: float) -> int:
             for name in tensors.keys():  # noqa: SIM118  (not a dict)
                 weights += math.prod(tensors.get_slice(name).get_shape())
     return int(weights * bytes_per_weight)
-
-
-def available_bytes() -> int:
-    """What the kernel thinks new programs can use (MemAvailable, proc(5)); 0 when unknown."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0

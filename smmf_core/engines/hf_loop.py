@@ -29,6 +29,7 @@ from smmf_core.engines.torch_sampling import BatchSampler
 from smmf_core.errors import ApiError
 
 _MARGIN_COLUMNS = 32  # a row is let in when all could go on for so many tokens
+_IDLE_PREFILL = 4  # times the usual tokens: a larger pass is a faster one
 _DESCRIBED_COLUMNS = 128  # of prompts whose logprobs are wanted: bounds the logits of a pass
 
 
@@ -100,11 +101,13 @@ class Loop:
 
     def step(self) -> list[Output]:
         outputs: list[Output] = []
-        for batch in list(self._batches.values()):
-            if self._long_from and not batch.group.is_long:
+        for group, batch in list(self._batches.items()):
+            if self._long_from and not group.is_long:
                 self._move_long(batch)
             if batch.rows:
                 self._decode(batch, outputs)
+            else:
+                del self._batches[group]
         self._prefill(outputs)
         return outputs
 
@@ -190,7 +193,7 @@ class Loop:
         if batch is None:
             return
         described = batch.rows[0].described
-        limit = self._prefill_tokens
+        limit = self._prefill_limit()
         columns = batch.chunk(limit if described is None else min(limit, _DESCRIBED_COLUMNS))
         if batch.group.is_long:  # the pass sees by its last position that it is
             columns = max(columns, self._long_from + 1 - batch.past)
@@ -210,6 +213,11 @@ class Loop:
             self._filling = None
             self._join(batch, copies)
 
+    def _prefill_limit(self) -> int:
+        """Tokens of one pass; more while no answer waits for it."""
+        is_idle = not any(batch.rows for batch in self._batches.values())
+        return self._prefill_tokens * (_IDLE_PREFILL if is_idle else 1)
+
     def _start(self, outputs: list[Output]) -> None:
         """Begin the prefill of waiting rows, as many as there is room for."""
         running = self.running
@@ -219,7 +227,7 @@ class Loop:
         queue = (
             Candidate(row, self.reuse.find(row)[0]) for row in self.waiting if row.group == group
         )
-        chosen = choose(queue, self._prefill_tokens)
+        chosen = choose(queue, self._prefill_limit())
         while chosen and not self._has_room([candidate.row for candidate in chosen]):
             chosen.pop()
         if not chosen and running:

@@ -1,15 +1,15 @@
 """Whether a model's weights fit into the memory of where they are to be loaded.
 
-Owns the estimate and the question to the system; must not load anything.
+Owns the estimate; must not load anything.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
 
+from smmf_core.engines import host_memory
 from smmf_core.engines.hf_files import Stored
 
 GIB = 2**30
@@ -31,44 +31,19 @@ def needed_bytes(tensors: list[Stored], dtype: torch.dtype, bits: int = 0) -> in
 
 def check_fits(needed: int, devices: list[torch.device]) -> None:
     """Raises MemoryError when these devices together do not have so many bytes free."""
-    known = [free_bytes(device) for device in devices]
-    free = [size for size in known if size is not None]
-    if not free or len(free) < len(known) or needed <= sum(free):
+    free = sum(free_bytes(device) for device in devices)
+    if needed <= free:
         return
     place = " and ".join(str(device) for device in devices)
     raise MemoryError(
-        f"The weights need {needed / GIB:.2f} GiB, and {place} has {sum(free) / GIB:.2f} GiB free."
+        f"The weights need {needed / GIB:.2f} GiB, and {place} has {free / GIB:.2f} GiB free."
     )
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """None: unknown."""
+def free_bytes(device: torch.device) -> int:
+    """That a program could still have there."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    found = [size for size in (_available(), _left_in_cgroup()) if size is not None]
-    return min(found, default=None)
-
-
-def _available() -> int | None:
-    """What the kernel thinks new programs can use (proc(5))."""
-    text = _read("/proc/meminfo")
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
-
-
-def _left_in_cgroup(folder: str = "/sys/fs/cgroup") -> int | None:
-    """Of a container's limit, its file cache counted as free (cgroup-v2, memory controller)."""
-    limit, used = _read(f"{folder}/memory.max").strip(), _read(f"{folder}/memory.current").strip()
-    if not limit.isdigit() or not used.isdigit():
-        return None
-    cache = re.search(r"^inactive_file (\d+)", _read(f"{folder}/memory.stat"), re.MULTILINE)
-    return int(limit) - int(used) + (int(cache[1]) if cache else 0)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii")
-    except OSError:
-        return ""
+    return host_memory.free_bytes()

@@ -21,6 +21,7 @@ from smmf_core.engines import llama_cpp_api as api
 from smmf_core.engines.base import EngineSpec
 from smmf_core.engines.gguf_file import GgufFile, find_gguf, read_parts
 from smmf_core.engines.gguf_text import GgufTokenizer, read_chat_template, template_tokens
+from smmf_core.engines.host_memory import free_bytes
 from smmf_core.engines.llama_cpp_grammar import Grammars
 from smmf_core.engines.prompt_side import (
     adapter_of,
@@ -42,9 +43,6 @@ _CACHE_TYPES: dict[str, Any] = {
     "bfloat16": "bf16",
     "float32": "f32",
 }
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
-_PLENTY = 1 << 62  # bytes
 _SIZES = ("block_count", "embedding_length", "context_length")
 _NO_MODELS = {"adapter": "a LoRA adapter", "mmproj": "a projector of images"}
 
@@ -234,7 +232,7 @@ def choose_context(file: GgufFile, options: LlamaCppOptions, caches: int, on_gpu
     if on_gpu:  # llama.cpp's own allocation tells
         return wanted
     token = cache_bytes(file, options)
-    available = available_memory()
+    available = free_bytes()
     free = available - file.tensor_bytes
     if options.n_ctx == 0:
         fitting = int(free * _CACHE_SHARE / (token * caches)) if token else wanted
@@ -259,18 +257,6 @@ def cache_bytes(file: GgufFile, options: LlamaCppOptions) -> float:
     keys = file.size("attention.key_length", head) * _CACHE_BYTES[options.type_k]
     values = file.size("attention.value_length", head) * _CACHE_BYTES[options.type_v]
     return file.size("block_count") * kv_heads * (keys + values)
-
-
-def available_memory() -> int:
-    """Bytes that this machine, or this container, can still give; a lot where nothing tells."""
-    found = [_PLENTY]
-    if _MEMINFO.is_file():
-        lines = [line.split() for line in _MEMINFO.read_text().splitlines()]
-        found += [int(line[1]) << 10 for line in lines if line[0] == "MemAvailable:"]
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        found.append(int(text) - int(used.read_text()))
-    return min(found)
 
 
 def _rounded(tokens: int) -> int:

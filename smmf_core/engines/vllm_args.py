@@ -151,16 +151,6 @@ def reason(error: BaseException) -> str:
     return line if len(line) <= _REASON_CHARACTERS else line[:_REASON_CHARACTERS] + "..."
 
 
-def free_memory() -> int:
-    """Bytes that could be had now (Linux); elsewhere a guess that is small enough."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return 4 * _CPU_KV_BYTES
-    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    return int(found[1]) << 10 if found else 4 * _CPU_KV_BYTES
-
-
 def adapter_rank(path: str) -> int:
     """The rank of a LoRA adapter's folder. Raises OSError or ValueError in one sentence."""
     file = Path(path).expanduser() / "adapter_config.json"

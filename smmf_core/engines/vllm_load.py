@@ -12,13 +12,13 @@ from vllm.platforms import current_platform
 
 from smmf_core.config import ModelConfig
 from smmf_core.engines.base import EngineSpec
+from smmf_core.engines.host_memory import free_bytes
 from smmf_core.engines.prompt_side import load_prompt_side
 from smmf_core.engines.vllm_adapters import VllmAdapters
 from smmf_core.engines.vllm_args import (
     check_device,
     check_version,
     engine_arguments,
-    free_memory,
     make_config,
     model_folder,
 )
@@ -32,7 +32,7 @@ def configure(config: ModelConfig, is_async: bool) -> Any:
     check_version(vllm.__version__)
     check_device(config.deployment.device, current_platform.device_type)
     is_cpu = current_platform.is_cpu()
-    return make_config(engine_arguments(config, is_cpu, free_memory()), is_async)
+    return make_config(engine_arguments(config, is_cpu, free_bytes()), is_async)
 
 
 def open_adapters(vllm_config: Any) -> VllmAdapters:

@@ -471,7 +471,7 @@ def test_the_context_shrinks_to_the_memory_there_is(
     file.values["llama.context_length"] = 131_072
     options = create(make_config(path))._options
     token = 3 * 2 * (16 + 16) * 4  # layers, key/value heads, their widths, float32
-    where = "smmf_core.engines.llama_cpp_load.available_memory"
+    where = "smmf_core.engines.llama_cpp_load.free_bytes"
     monkeypatch.setattr(where, lambda: 8 * 10_000 * token + file.tensor_bytes)
     assert choose_context(file, options, 8, False) == 4864  # half of 10,000, in steps of 256
     options.n_ctx = 9000

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from smmf_core.engines import hf_memory
 from smmf_core.engines.hf_files import Stored, stored_tensors, weight_files
-from smmf_core.engines.hf_memory import GIB, check_fits, free_bytes, needed_bytes
+from smmf_core.engines.hf_memory import GIB, check_fits, needed_bytes
 
 
 @pytest.fixture
@@ -45,23 +45,6 @@ def test_not_enough_memory_before_loading(model: Path, monkeypatch: pytest.Monke
     with pytest.raises(MemoryError, match=r"need 3\.50 GiB, and cuda:0 and cpu has 2\.50 GiB"):
         check_fits(int(3.5 * GIB), gpus)
     check_fits(int(2.4 * GIB), gpus)
-    monkeypatch.setattr(hf_memory, "free_bytes", lambda device: None)
-    check_fits(2**60, gpus)
-
-
-def test_free_memory_is_the_least_that_is_known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    files = {"max": "1000\n", "current": "900", "stat": "anon 5\ninactive_file 300\n"}
-    for name, text in files.items():
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert hf_memory._left_in_cgroup(str(tmp_path)) == 400
-    (tmp_path / "memory.max").write_text("max\n")
-    assert hf_memory._left_in_cgroup(str(tmp_path)) is None
-    monkeypatch.setattr(hf_memory, "_available", lambda: 5000)
-    for left, free in ((None, 5000), (400, 400), (9000, 5000)):
-        monkeypatch.setattr(hf_memory, "_left_in_cgroup", lambda left=left: left)
-        assert free_bytes(CPU) == free
 
 
 OUT_OF_MEMORY = """

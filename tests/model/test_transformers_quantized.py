@@ -1,8 +1,8 @@
 """GPTQ and AWQ checkpoints: what they compute is what their unpacked weights compute.
 
-gptqmodel draws in dozens of packages and pins numpy, so these tests run in an interpreter of its
-own, which SMMF_TEST_GPTQ_PYTHON names: one with this project's packages and
-`gptqmodel==7.5.0 optimum==2.3.0`.
+gptqmodel draws in dozens of packages and pins numpy, so it lies in a folder of its own, which
+SMMF_TEST_GPTQ names and only these tests look into: `make test` makes it, by
+`pip install --no-deps --target FOLDER -r tests/gptq-requirements.txt`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from engines_env import gptq_folder
 from model.tiny import make_model, write_json
 from safetensors.numpy import load_file, save_file
-
-PYTHON = os.environ.get("SMMF_TEST_GPTQ_PYTHON", "")
-pytestmark = pytest.mark.skipif(
-    not PYTHON, reason="SMMF_TEST_GPTQ_PYTHON names no interpreter that has gptqmodel"
-)
 
 BITS, GROUP = 4, 32
 PACKED = 32 // BITS  # numbers in one int32
@@ -108,9 +105,9 @@ def write_pair(method: str, folder: Path) -> tuple[Path, Path]:
 def test_computes_what_the_weights_mean(method: str, tmp_path: Path) -> None:
     packed, plain = write_pair(method, tmp_path)
     root = Path(__file__).parents[1]
-    paths = f"{root.parent}:{root}:{root / 'model'}"
+    paths = f"{root.parent}:{root}:{root / 'model'}:{gptq_folder()}"
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [PYTHON, "-c", SCRIPT, str(packed), str(plain)]
+    command = [sys.executable, "-c", SCRIPT, str(packed), str(plain)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110)
     lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWERS ")]
     assert lines, done.stderr[-3000:]

@@ -67,7 +67,7 @@ def test_everything_arrives() -> None:
         max_tokens=5, min_tokens=2, temperature=0.5, top_p=0.25, top_k=40, min_p=0.125,
         presence_penalty=1, frequency_penalty=-1, repetition_penalty=1.5, logit_bias={7: -100},
         seed=12, stop=["a", "b"], stop_token_ids=[3], include_stop=True, ignore_eos=True,
-        logprobs=4,
+        logprobs=4, is_seeded=True,
     )  # fmt: skip
     assert (submit.stream, submit.n, submit.priority) == (True, 3, -3)
     assert (submit.tools, submit.tool_choice) == ([TOOL], "required")
