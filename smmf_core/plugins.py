@@ -25,12 +25,12 @@ ADAPTERS = "smmf.adapters"
 PLACEMENT = "smmf.placement"
 
 BACKENDS = {
-    "echo": "smmf_core.engines.echo:create",
-    "reference": "smmf_core.engines.reference:create",
-    "transformers": "smmf_core.engines.transformers:create",
-    "llama_cpp": "smmf_core.engines.llama_cpp:create",
-    "vllm": "smmf_core.engines.vllm:create",
-    "mlx": "smmf_core.engines.mlx:create",
+    "echo": "smmf_core.engines.echo.engine:create",
+    "reference": "smmf_core.engines.reference.engine:create",
+    "transformers": "smmf_core.engines.transformers.engine:create",
+    "llama_cpp": "smmf_core.engines.llama_cpp.engine:create",
+    "vllm": "smmf_core.engines.vllm.engine:create",
+    "mlx": "smmf_core.engines.mlx.engine:create",
 }
 STRATEGIES = ("round_robin", "least_connections", "weighted")
 

@@ -28,7 +28,7 @@ from configs.demo.export.to_gguf import export
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Optimization
 from smmf_core.engines.base import Sequence
-from smmf_core.engines.llama_cpp import LlamaCppEngine, create
+from smmf_core.engines.llama_cpp.engine import LlamaCppEngine, create
 from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Load, Plan
 from smmf_core.loadgen.local import free_port

@@ -12,7 +12,10 @@ from typing import Any
 from bench.engines.harness import CLIENTS, bodies, generation_rate, prompts, served
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.engines.base import Sequence
-from smmf_core.engines.mlx import MlxEngine, create  # before mlx_lm: see engines/mlx_import.py
+from smmf_core.engines.mlx.engine import (  # before mlx_lm: see engines/mlx/first_import.py
+    MlxEngine,
+    create,
+)
 from smmf_core.messages import Sampling, Submit
 
 import mlx_lm  # isort: skip

@@ -24,7 +24,7 @@ from bench.serve.contestants import Contestant, get
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Optimization
 from smmf_core.engines.base import Sequence
-from smmf_core.engines.transformers import TransformersEngine, create
+from smmf_core.engines.transformers.engine import TransformersEngine, create
 from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Load, Plan
 from smmf_core.loadgen.local import free_port

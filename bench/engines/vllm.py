@@ -21,7 +21,7 @@ from typing import Any
 from bench.engines.harness import CLIENTS, bodies, generation_rate, prompts, served
 from bench.serve.contestants import Contestant, get
 from smmf_core.config import bundled
-from smmf_core.engines.text import load_tokenizer
+from smmf_core.engines.prompt.text import load_tokenizer
 from smmf_core.environments import managed
 from smmf_core.loadgen.local import free_port
 

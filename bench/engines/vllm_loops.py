@@ -15,7 +15,7 @@ from pathlib import Path
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.schema import Optimization
 from smmf_core.engines.base import Sequence
-from smmf_core.engines.vllm import create
+from smmf_core.engines.vllm.engine import create
 from smmf_core.messages import Sampling, Submit
 
 Rate = Callable[[list[list[int]]], float]

@@ -14,8 +14,8 @@ from router_end import WAIT_S, RouterEnd
 from smmf_core import messages as m
 from smmf_core.config import Model, ModelConfig
 from smmf_core.engines.base import EngineDead, Text
-from smmf_core.engines.echo import EchoTokenizer
-from smmf_core.engines.echo_embed import EchoEmbedEngine, Vector
+from smmf_core.engines.echo.embed import EchoEmbedEngine, Vector
+from smmf_core.engines.echo.engine import EchoTokenizer
 from smmf_core.worker import embed_loop
 from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.embed_batcher import EmbedBatcher

@@ -16,7 +16,7 @@ from router_end import WAIT_S, RouterEnd
 from smmf_core import messages as m
 from smmf_core.config import Model, ModelConfig
 from smmf_core.engines.base import Output, Sequence
-from smmf_core.engines.echo import EchoEngine
+from smmf_core.engines.echo.engine import EchoEngine
 from smmf_core.native._batcher import Batcher
 from smmf_core.worker import step_loop
 from smmf_core.worker.control import WorkerControl

@@ -9,7 +9,7 @@ from typing import Any
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.engine_options import ReferenceOptions
 from smmf_core.engines.base import Output, Sequence
-from smmf_core.engines.reference import ReferenceEngine
+from smmf_core.engines.reference.engine import ReferenceEngine
 from smmf_core.messages import Sampling, Submit
 
 

@@ -19,7 +19,7 @@ import gguf
 from configs.demo.export.to_gguf import export, write_tokenizer
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.schema import Deployment, Optimization
-from smmf_core.engines.llama_cpp import create
+from smmf_core.engines.llama_cpp.engine import create
 
 Tensors = dict[str, np.ndarray]
 

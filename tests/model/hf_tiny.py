@@ -12,7 +12,7 @@ from tiny import make_tokenizer
 
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.schema import Deployment, Optimization
-from smmf_core.engines.transformers import TransformersEngine, create
+from smmf_core.engines.transformers.engine import TransformersEngine, create
 
 VOCABULARY = 320
 STATE_IN_LAYERS = "recurrent gemma"

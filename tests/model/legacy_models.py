@@ -19,7 +19,7 @@ from sentencepiece import SentencePieceTrainer
 from tiny import CORPUS, write_json
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from smmf_core.engines.text import byte_level_bytes
+from smmf_core.engines.prompt.text import byte_level_bytes
 
 WIDTH, INNER, LAYERS, HEADS, GROUPS = 48, 96, 2, 6, 2
 SIZE = WIDTH // HEADS

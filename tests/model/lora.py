@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from smmf_core.config import bundled
-from smmf_core.engines.checkpoint import read_weights
+from smmf_core.engines.reference.checkpoint import read_weights
 
 RANK, ALPHA = 4, 8
 SIZE = 0.15  # of an adapter's weights

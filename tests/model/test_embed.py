@@ -21,7 +21,7 @@ from server import Server
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.schema import Deployment, Optimization
 from smmf_core.engines.base import Text
-from smmf_core.engines.embed_recipe import POOLINGS
+from smmf_core.engines.embed.recipe import POOLINGS
 from smmf_core.errors import ApiError
 from smmf_core.plugins import load_backend
 
@@ -365,7 +365,7 @@ def test_unknown_settings_and_devices(encoder: Path) -> None:
 
 def test_a_slow_tokenizer_says_the_same(minilm: Any) -> None:
     """Tokenizers that are Python only go another way."""
-    from smmf_core.engines.embed_text import TextReader
+    from smmf_core.engines.embed.text import TextReader
 
     class Slow:
         def __init__(self) -> None:

@@ -26,9 +26,9 @@ from worker_rig import Worker
 from smmf_core.adapters import find_adapter
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Deployment, Optimization
-from smmf_core.engines.hf_chatglm import ChatGlmForCausalLM
-from smmf_core.engines.hf_legacy import Baichuan2AlibiForCausalLM, legacy_model
-from smmf_core.engines.text import read_json
+from smmf_core.engines.prompt.text import read_json
+from smmf_core.engines.transformers.chatglm import ChatGlmForCausalLM
+from smmf_core.engines.transformers.legacy import Baichuan2AlibiForCausalLM, legacy_model
 from smmf_core.messages import STOP, Sampling, Submit
 from smmf_core.plugins import load_backend
 

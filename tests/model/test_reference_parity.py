@@ -12,7 +12,7 @@ from driver import Run, make_sequence, open_engine
 from tiny import make_model
 from transformers import AutoModelForCausalLM
 
-from smmf_core.engines.llama_numpy import Cache, Chunk
+from smmf_core.engines.reference.model import Cache, Chunk
 
 TOKENS = 64
 LLAMA3 = {

@@ -18,9 +18,13 @@ from tiny import write_json
 from tokenizers import Regex, pre_tokenizers
 from transformers import dynamic_module_utils
 
-from smmf_core.engines import legacy_tokenizers
-from smmf_core.engines.slow_tokenizer import FolderTokenizer, SlowTokenizer, load_slow_tokenizer
-from smmf_core.engines.text import HfTokenizer
+from smmf_core.engines.prompt import legacy_tokenizers
+from smmf_core.engines.prompt.slow_tokenizer import (
+    FolderTokenizer,
+    SlowTokenizer,
+    load_slow_tokenizer,
+)
+from smmf_core.engines.prompt.text import HfTokenizer
 
 TEXTS = (
     "the quick brown fox",

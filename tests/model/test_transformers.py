@@ -25,9 +25,9 @@ from hf_tiny import (
 )
 from transformers.utils import logging
 
-from smmf_core.engines.hf_cache import Budget, KvStore
-from smmf_core.engines.hf_prefix import PrefixCache, shared
-from smmf_core.engines.transformers import TransformersEngine
+from smmf_core.engines.transformers.cache import Budget, KvStore
+from smmf_core.engines.transformers.engine import TransformersEngine
+from smmf_core.engines.transformers.prefix import PrefixCache, shared
 
 TOKENS = 24
 

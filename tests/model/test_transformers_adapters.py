@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from smmf_core.config import bundled
-from smmf_core.engines.transformers import TransformersEngine
+from smmf_core.engines.transformers.engine import TransformersEngine
 from smmf_core.errors import ApiError
 
 TOKENS = 16

@@ -17,7 +17,7 @@ from hf_tiny import greedy, make_hf_model, open_hf_engine, prompts, write_hf_mod
 from transformers.utils import logging
 
 from smmf_core.engines.base import EngineDead
-from smmf_core.engines.transformers import TransformersEngine
+from smmf_core.engines.transformers.engine import TransformersEngine
 from smmf_core.errors import ApiError
 
 TOKENS = 24

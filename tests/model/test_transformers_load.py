@@ -22,10 +22,10 @@ from safetensors.numpy import load_file, save_file
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.engine_options import TransformersOptions
 from smmf_core.config.schema import Deployment, Optimization
-from smmf_core.engines.hf_load import LoadedModel, check_tokenizer, load
-from smmf_core.engines.hf_place import choose_attention, choose_device, choose_dtype
-from smmf_core.engines.hf_quant import quantization
-from smmf_core.engines.transformers import create
+from smmf_core.engines.transformers.engine import create
+from smmf_core.engines.transformers.load import LoadedModel, check_tokenizer, load
+from smmf_core.engines.transformers.place import choose_attention, choose_device, choose_dtype
+from smmf_core.engines.transformers.quant import quantization
 
 CPU = torch.device("cpu")
 PROMPT = torch.tensor([[5, 60, 7, 200]])
@@ -279,7 +279,7 @@ def test_a_tokenizer_with_too_many_tokens(model: Path) -> None:
 def test_what_is_asked_for_and_what_the_checkpoint_is(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smmf_core.engines.hf_quant.find_spec", lambda name: object())
+    monkeypatch.setattr("smmf_core.engines.transformers.quant.find_spec", lambda name: object())
 
     def method(stored: dict[str, Any] | None, engine: dict[str, Any], **changes: Any) -> str:
         return quantization(config(model, engine, **changes), stored).method
@@ -302,7 +302,7 @@ def test_what_is_asked_for_and_what_the_checkpoint_is(
 
 
 def test_a_missing_package_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smmf_core.engines.hf_quant.find_spec", lambda name: None)
+    monkeypatch.setattr("smmf_core.engines.transformers.quant.find_spec", lambda name: None)
     text = refused(model, load_in_4bit=True)
     assert text == (
         "The quantisation bitsandbytes_4bit needs the package bitsandbytes: "

@@ -21,8 +21,8 @@ from model.tiny import make_model, write_json
 from transformers import AutoModelForCausalLM
 
 from smmf_core.engines.base import Sequence
-from smmf_core.engines.hf_lora import AdapterSet
-from smmf_core.engines.transformers import TransformersEngine
+from smmf_core.engines.transformers.engine import TransformersEngine
+from smmf_core.engines.transformers.lora import AdapterSet
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft asks transformers so
@@ -204,7 +204,7 @@ def test_missing_and_damaged_files(
 def test_without_peft(
     model: Any, monkeypatch: pytest.MonkeyPatch, saved: dict[str, tuple[str, list[int]]]
 ) -> None:
-    monkeypatch.setattr("smmf_core.engines.hf_lora.find_spec", lambda name: None)
+    monkeypatch.setattr("smmf_core.engines.transformers.lora.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="need the package peft"):
         AdapterSet(model).set(paths(saved, "attention"))
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from test_worker_core import Rig, failure, text_of
 
 from smmf_core import messages as m
-from smmf_core.engines.echo import EchoTokenizer
-from smmf_core.engines.schema_example import example
+from smmf_core.engines.echo.engine import EchoTokenizer
+from smmf_core.engines.echo.schema_example import example
 
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},

@@ -9,7 +9,7 @@ from family_prompts import CHAT, QUESTION, RENDERED
 
 from smmf_core.adapters import FAMILIES
 from smmf_core.config import bundled
-from smmf_core.engines.template import ChatTemplate
+from smmf_core.engines.prompt.template import ChatTemplate
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
 

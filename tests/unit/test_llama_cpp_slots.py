@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmf_core.engines.llama_cpp_slots import LEAST_COPY, SHORT_TAIL, Slot, Slots, common_prefix
+from smmf_core.engines.llama_cpp.slots import LEAST_COPY, SHORT_TAIL, Slot, Slots, common_prefix
 
 LONG = list(range(100, 300))
 

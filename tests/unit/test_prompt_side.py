@@ -10,7 +10,7 @@ from model.tiny import BOS, EOS, PAD, make_tokenizer, write_json
 
 from smmf_core.config import Model, ModelConfig, load_model
 from smmf_core.engines.base import EngineSpec
-from smmf_core.engines.prompt_side import PromptSide, load_prompt_side
+from smmf_core.engines.prompt.side import PromptSide, load_prompt_side
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
 from smmf_core.worker.prepare import make_sequences, read_prompts

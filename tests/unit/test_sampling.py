@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmf_core.engines.sampling import Sampler, describe, draw, philox, uniform
+from smmf_core.engines.sampling.sampler import Sampler, describe, draw, philox, uniform
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling
 

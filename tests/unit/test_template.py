@@ -10,7 +10,7 @@ import pytest
 from model.tiny import BOS, EOS, PAD, make_tokenizer, write_json
 from transformers import PreTrainedTokenizerFast
 
-from smmf_core.engines.template import ChatTemplate, load_chat_template
+from smmf_core.engines.prompt.template import ChatTemplate, load_chat_template
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.tiny import BOS, EOS, PAD, make_tokenizer, write_json
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from smmf_core.engines.text import HfTokenizer, load_tokenizer
+from smmf_core.engines.prompt.text import HfTokenizer, load_tokenizer
 
 BYTE_LEVEL = make_tokenizer()
 

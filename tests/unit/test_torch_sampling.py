@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smmf_core.engines import torch_draw, torch_sampling
 from smmf_core.engines.base import Logprobs
-from smmf_core.engines.sampling import Sampler, describe, uniform
-from smmf_core.engines.sampling_plan import uniforms
-from smmf_core.engines.torch_sampling import BatchSampler
+from smmf_core.engines.sampling.plan import uniforms
+from smmf_core.engines.sampling.sampler import Sampler, describe, uniform
+from smmf_core.engines.transformers import draw as torch_draw
+from smmf_core.engines.transformers import sampling as torch_sampling
+from smmf_core.engines.transformers.sampling import BatchSampler
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling
 

@@ -10,7 +10,7 @@ import pytest
 
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Deployment, Optimization
-from smmf_core.engines.vllm_args import (
+from smmf_core.engines.vllm.args import (
     check_device,
     check_names,
     check_version,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from smmf_core.engines.base import EngineSpec, Sequence
-from smmf_core.engines.echo import EchoTokenizer
-from smmf_core.engines.vllm_form import answer_form, check_form, forced_functions
-from smmf_core.engines.vllm_refuse import check_sequence, failure, refusal
+from smmf_core.engines.echo.engine import EchoTokenizer
+from smmf_core.engines.vllm.form import answer_form, check_form, forced_functions
+from smmf_core.engines.vllm.refuse import check_sequence, failure, refusal
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
 

@@ -8,7 +8,7 @@ import msgspec
 
 from smmf_core import messages as m
 from smmf_core.config import Model, ModelConfig
-from smmf_core.engines.echo import EchoEngine
+from smmf_core.engines.echo.engine import EchoEngine
 from smmf_core.native._batcher import Batcher
 from smmf_core.worker.core import WorkerCore
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from smmf_core.adapters import find_adapter
 from smmf_core.config import ModelConfig
 from smmf_core.engines.base import EngineSpec, Output, Sequence
-from smmf_core.engines.template import ChatTemplate
+from smmf_core.engines.prompt.template import ChatTemplate
 
 
 class ByteTokenizer:

@@ -1,0 +1,1 @@
+"""The echo engine: deterministic words without a model."""

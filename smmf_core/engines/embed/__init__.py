@@ -1,0 +1,1 @@
+"""The embedding and rerank engine on torch."""

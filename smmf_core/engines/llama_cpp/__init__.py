@@ -1,0 +1,1 @@
+"""The llama.cpp engine: GGUF models, one decode for all requests."""

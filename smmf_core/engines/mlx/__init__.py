@@ -1,0 +1,1 @@
+"""The MLX engine: mlx-lm's models and batch caches."""

@@ -1,0 +1,81 @@
+"""What both vLLM engines do around loading: the configuration, and what is known afterwards.
+
+Owns the EngineSpec of a vLLM model; must not run requests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import vllm
+from vllm.platforms import current_platform
+
+from smmf_core.config import ModelConfig
+from smmf_core.engines.base import EngineSpec
+from smmf_core.engines.host_memory import free_bytes
+from smmf_core.engines.prompt.side import load_prompt_side
+from smmf_core.engines.vllm.adapters import VllmAdapters
+from smmf_core.engines.vllm.args import (
+    check_device,
+    check_version,
+    engine_arguments,
+    make_config,
+    model_folder,
+)
+from smmf_core.engines.vllm.form import check_form
+from smmf_core.errors import ApiError
+from smmf_core.messages import Submit
+
+
+def configure(config: ModelConfig, is_async: bool) -> Any:
+    """vLLM's configuration. Raises OSError or ValueError in one sentence."""
+    check_version(vllm.__version__)
+    check_device(config.deployment.device, current_platform.device_type)
+    is_cpu = current_platform.is_cpu()
+    return make_config(engine_arguments(config, is_cpu, free_bytes()), is_async)
+
+
+def open_adapters(vllm_config: Any) -> VllmAdapters:
+    lora = vllm_config.lora_config
+    return VllmAdapters(lora.max_lora_rank if lora is not None else 0)
+
+
+def make_spec(
+    config: ModelConfig, vllm_config: Any, adapters: VllmAdapters
+) -> tuple[EngineSpec, str]:
+    """The spec, and the format of the model's tool calls. Raises OSError or ValueError for a folder
+    whose prompts cannot be made."""
+    model = vllm_config.model_config
+    side = load_prompt_side(model_folder(config), config)
+    has_grammars = not model.skip_tokenizer_init
+    tool_format = side.adapter.tool_format()
+
+    def check(submit: Submit) -> None:
+        adapters.check(submit.adapter)
+        check_form(submit, has_grammars, tool_format)
+        _check_logprobs(submit, model.max_logprobs)
+
+    spec = EngineSpec(
+        context_length=model.max_model_len,
+        tokenizer=side.tokenizer,
+        chat_template=side.chat_template,
+        device=current_platform.device_type,
+        capabilities=[
+            *side.capabilities,
+            "logprobs",
+            *(["structured_output"] if has_grammars else []),
+            *(["adapters"] if vllm_config.lora_config is not None else []),
+        ],
+        check=check,
+        max_sequences=vllm_config.scheduler_config.max_num_seqs,
+        stop_strings=side.stop_strings,
+    )
+    return spec, tool_format
+
+
+def _check_logprobs(submit: Submit, most: int) -> None:
+    """`most` -1: the whole vocabulary. Raises ApiError."""
+    wanted = submit.sampling.logprobs
+    if wanted is not None and 0 <= most < wanted:
+        text = f"This model gives at most {most} logprobs per token."
+        raise ApiError("integer_above_max_value", text, "top_logprobs")
