@@ -106,7 +106,7 @@ async def post_model(state: State, name: str, data: dict[str, Any] | None = None
     try:
         body = msgspec.convert(data or {}, kind)
     except msgspec.ValidationError as error:
-        raise ApiError("invalid_value", str(error)) from None
+        raise ApiError("bad_request", str(error)) from None
     await act(shell, model, body)
     return rows.model_details(shell, model)
 
