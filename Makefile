@@ -26,6 +26,7 @@ test: $(VENV)/.installed-test $(VENV)/.engines $(GPTQ)/.installed
 # Measures this machine and writes the README's table.
 bench: $(VENV)/.installed-test $(VENV)/.engines
 	$(BIN)/python -m bench.serve
+	SMMF_ENGINES_DIR=$(TEST_ENGINES) $(BIN)/python -m bench.engines
 	$(BIN)/python -m pytest bench/micro --benchmark-only
 	$(BIN)/python -m bench.report
 

@@ -1,4 +1,4 @@
-"""`python -m bench.report`: the README's table of figures from bench/results/serve.json."""
+"""`python -m bench.report`: the README's tables of figures from bench/results/*.json."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results" / "serve.json"
-BEGIN, END = "<!-- bench:table -->", "<!-- bench:end -->"
+RESULTS = ROOT / "bench" / "results"
 
 Row = tuple[str, str, Callable[[dict[str, Any]], str]]
 
@@ -70,13 +69,62 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    text = table(json.loads(RESULTS.read_text()))
+# (engine, against what, at least, key of the ratio at 1, 8 and 32 requests)
+ENGINE_ROWS = [
+    ("transformers", "a bare step loop", "0.95", "to_bare_loop"),
+    ("transformers", "`generate` on a batch of that size", "1.2 / 1.2 / 1.5", "to_generate"),
+    ("transformers", "`transformers serve`, both over HTTP", "2", "served_to_transformers_serve"),
+    ("llama_cpp", "a bare `llama_decode` loop", "0.95", "engine_to_bare"),
+    ("llama_cpp", "`llama_cpp.server`, both over HTTP", "2 at 8", "served_to_llama_cpp_server"),
+    ("llama_cpp", "`llama-server` (C++), both over HTTP", "1", "served_to_llama_server"),
+    ("vllm", "`LLM.generate` in one process", "0.95", "engine_ratio"),
+    ("vllm", "vLLM's own API server, both over HTTP", "1.5", "served_to_api_server"),
+    ("mlx", "mlx-lm's `batch_generate`", "0.95", "engine_ratio"),
+]
+
+
+def engine_table(results: dict[str, Any]) -> str:
+    """Tokens per second as ratios; what was not measured is left out."""
+    lines = ["| engine | against | at least | 1 / 8 / 32 requests |", "|---|---|---|---|"]
+    for engine, against, least, key in ENGINE_ROWS:
+        found = results.get(engine, {})
+        counts = found.get("requests", found)
+        ratios = [counts.get(count, {}).get(key) for count in ("1", "8", "32")]
+        if None not in ratios:
+            shown = " / ".join(f"{ratio:.2f}" for ratio in ratios)
+            lines.append(f"| {engine} | {against} | {least} | {shown} x |")
+    if "mixed" in results.get("transformers", {}):
+        ratio = results["transformers"]["mixed"]["to_static"]
+        what = "static batches, answers of 16 to 512 tokens"
+        lines.append(f"| transformers | {what} | 2 | {ratio:.2f} x |")
+    if "embed" in results:
+        found = results["embed"]
+        singles, many = found["single_texts_ratio"], found["requests_of_64_ratio"]
+        what = "`SentenceTransformer.encode`, batch 64; one text or 64 a request"
+        lines.append(f"| embeddings, 64 clients | {what} | 0.9 | {singles:.2f} / {many:.2f} x |")
+    ready = [
+        f"{engine} {results[engine]['ready_s']:.1f} s"
+        for engine in results
+        if isinstance(results[engine], dict) and "ready_s" in results[engine]
+    ]
+    return "\n".join([*lines, "", f"From the command to ready: {', '.join(ready)}."])
+
+
+def put(name: str, text: str) -> None:
+    """Between the README's marks of that name."""
+    begin, end = f"<!-- {name}:table -->", f"<!-- {name}:end -->"
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    before, _, rest = readme.read_text().partition(begin)
+    after = rest.partition(end)[2]
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}")
     print(text)
+
+
+def main() -> int:
+    for name, file, make in (("bench", "serve", table), ("engine-bench", "engines", engine_table)):
+        path = RESULTS / f"{file}.json"
+        if path.exists():
+            put(name, make(json.loads(path.read_text())))
     return 0
 
 
