@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL = 1  # raised when a message changes its meaning or its fields
+PROTOCOL = 2  # raised when a message changes its meaning or its fields
 
 # Kinds of ring records (csrc/FORMAT.md)
 ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL = 1, 2, 3, 4, 5, 6, 7
@@ -296,7 +296,7 @@ class WorkerReport(Message):
     steps: int
     tokens: int
     device: str = ""
-    adapters: list[str] = []  # loaded LoRA adapters
+    adapters: dict[str, str] = {}  # loaded LoRA adapters, name -> path
     adapter_error: str = ""  # why the last change of them failed
     adapter_serial: int = 0  # the last Adapters that were dealt with
     metrics: dict[str, float] = {}  # the engine's own

@@ -70,7 +70,7 @@ def _shared_memory() -> Iterable[Finding]:
 
 def _engines() -> Iterable[Finding]:
     for backend in _PLAIN:
-        yield _works(f"engine {backend}", partial(_import, f"smmf_core.engines.{backend}"))
+        yield _works(f"engine {backend}", partial(_plug_in, backend))
     found = gpu.find()
     for engine in ENGINES.values():
         yield _engine(engine, found)

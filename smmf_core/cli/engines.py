@@ -24,7 +24,7 @@ from smmf_core.environments.catalog import (
 from smmf_core.environments.interpreter import is_here
 from smmf_core.errors import ControlError
 
-_CUDA = re.compile(r"\d+\.\d+")
+_CUDA = re.compile(r"\d+(\.\d+)?")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def _cuda_version(text: str) -> str:
     if _CUDA.fullmatch(text) is None:
         raise argparse.ArgumentTypeError(f"'{text}' is not a CUDA version such as 12.4")
-    return text
+    return text if "." in text else f"{text}.0"
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("serve", help="start the server with models")
     parser.add_argument(
         "target", nargs="*", metavar="TARGET",
-        help="a .toml file, a folder of them, or a Hugging Face folder; none: the demo model",
+        help="a .toml file, a folder of them, a Hugging Face folder, a .gguf file; none: the demo",
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="the server's settings (smmf.toml)")
     parser.add_argument("--host", help="address of the inference API (127.0.0.1)")

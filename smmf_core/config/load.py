@@ -187,15 +187,23 @@ def _load_files(files: list[Path], target: str) -> list[ModelConfig]:
 
 def _folder_backend(path: Path, is_installed: Callable[[str], bool]) -> str:
     """transformers where it is installed; without it, `reference` for what that can run."""
-    if not is_installed("transformers") and _architecture(path).startswith("llama"):
-        return "reference"
-    return "transformers"
+    if is_installed("transformers"):
+        return "transformers"
+    try:
+        is_llama = _architecture(path).startswith("llama")
+    except (OSError, ValueError):
+        return "reference"  # whose check says what is wrong with the file
+    return "reference" if is_llama else "transformers"
 
 
 def _architecture(folder: Path) -> str:
     """The first that `config.json` names, in lower case. Raises OSError, ValueError."""
     found = json.loads((folder / "config.json").read_text("utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError("it is not a table of settings")
     names = found.get("architectures") or [found.get("model_type")]
+    if not isinstance(names, list):
+        raise ValueError("its architectures are not a list")
     return str(names[0]).lower()
 
 
@@ -215,7 +223,7 @@ def _folder_task(path: Path) -> Literal["generate", "embed", "rerank"]:
         return "embed"
     try:
         is_classifier = _architecture(path).endswith("forsequenceclassification")
-    except (OSError, ValueError, AttributeError, IndexError):
+    except (OSError, ValueError):
         return "generate"
     return "rerank" if is_classifier else "generate"
 
@@ -250,7 +258,7 @@ def _folder_problem(config: ModelConfig) -> Problem | None:
     folder = Path(config.model.path)
     try:
         architecture = _architecture(folder)
-    except (OSError, ValueError, AttributeError, IndexError) as error:
+    except (OSError, ValueError) as error:
         text = f"cannot read {folder / 'config.json'}: {error}"
         return Problem(config.source, 0, "[model] path", "file", text)
     if architecture.startswith("llama"):

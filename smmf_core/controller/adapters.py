@@ -23,13 +23,30 @@ def want(model: Model, replicas: Iterable[Child], wanted: dict[str, str], send: 
             send(child, Adapters(wanted, model.adapter_serial))
 
 
-def on_ready(model: Model, child: Child, send: Send) -> None:
+def on_ready(model: Model | None, child: Child, send: Send) -> None:
     """A new replica has the file's adapters: tell it what has changed since."""
-    if model.wanted_adapters is not None:
+    if model is not None and model.wanted_adapters is not None:
         send(child, Adapters(model.wanted_adapters, model.adapter_serial))
 
 
-def gather(model: Model, replicas: Iterable[Child]) -> bool:
+def on_report(model: Model, report: WorkerReport, replicas: list[Child], send: Send) -> bool:
+    """A ready replica tells what it has; whether what all have is another set now."""
+    if report.adapter_serial > model.adapter_serial:
+        _adopt(model, report, replicas, send)
+    return _gather(model, replicas)
+
+
+def _adopt(model: Model, report: WorkerReport, replicas: list[Child], send: Send) -> None:
+    """It did what a former Controller wished: that is wanted still, unless there is a wish since;
+    and a number that has been answered is not used again."""
+    model.adapter_serial = report.adapter_serial
+    if model.wanted_adapters is None:
+        model.wanted_adapters = report.adapters
+    else:
+        want(model, replicas, model.wanted_adapters, send)
+
+
+def _gather(model: Model, replicas: list[Child]) -> bool:
     """Keep those that every ready replica has; whether they have changed."""
     reports = [child.report for child in replicas if child.state == READY]
     loaded = [report.adapters for report in reports if isinstance(report, WorkerReport)]

@@ -151,12 +151,10 @@ class ControllerCore:
         if model is not None and facts[0] and facts != (model.context_length, model.capabilities):
             model.context_length, model.capabilities = facts
             self._effects.publish()
-        was_ready = child.state == READY
         self._follow(child, report.state, report.reason, now)
         if model is not None and child.state == READY:
-            if not was_ready:
-                adapters.on_ready(model, child, self._effects.send)
-            if adapters.gather(model, self.replicas(model)):
+            replicas = self.replicas(model)
+            if adapters.on_report(model, report, replicas, self._effects.send):
                 self._effects.publish()
 
     def on_router_report(self, child: Child, report: RouterReport, now: float) -> None:
@@ -339,6 +337,7 @@ class ControllerCore:
         elif told == READY and child.state in (STARTING, LOADING):
             child.ready_at, child.reason = now, ""
             self._move(child, READY)
+            adapters.on_ready(self._model_of(child), child, self._effects.send)
         elif told == DRAINING and child.state in (STARTING, LOADING, READY):
             self._move(child, DRAINING)
             child.act_at = now + self._drain_s + DRAIN_MARGIN_S

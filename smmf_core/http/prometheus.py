@@ -128,13 +128,14 @@ def _gauges(metrics: Metrics) -> Iterator[Metric]:
 
 
 def _engines(engines: dict[str, tuple[str, dict[str, float]]]) -> Iterator[Metric]:
-    """What engines tell of themselves, as `smmf_engine_<their name>`."""
-    families: dict[str, GaugeMetricFamily] = {}
+    """What engines tell of themselves, as `smmf_engine_<their name>`; `..._total` are counters."""
+    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
     for instance, (model, figures) in engines.items():
         for name, value in figures.items():
             if name not in families:
+                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
                 shown = "smmf_engine_" + _NO_NAME.sub("_", name)
                 text = f"The engine's own {name}."
-                families[name] = GaugeMetricFamily(shown, text, labels=["model", "instance"])
+                families[name] = kind(shown, text, labels=["model", "instance"])
             families[name].add_metric([model, instance], value)
     yield from families.values()

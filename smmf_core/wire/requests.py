@@ -48,9 +48,10 @@ class RouterSocket:
 
     def send(self, identity: bytes, messages: list[ToWorker]) -> bool:
         """Send one frame; False when the peer is unknown or its pipe is full."""
+        frame = encode(messages)  # first: half a message would swallow the next one
         try:
             self._socket.send(identity, _FIRST)
-            self._socket.send(encode(messages), _LAST)
+            self._socket.send(frame, _LAST)
         except zmq.ZMQError:
             return False
         return True

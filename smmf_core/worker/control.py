@@ -47,7 +47,7 @@ class WorkerControl:
         self._welcome = Welcome(PROTOCOL, b"")
         self._client = ControlClient(run_dir, self._hello)
         self._report_at = 0.0
-        self.adapters: list[str] = []
+        self.adapters: dict[str, str] = {}
         self._wanted: Adapters | None = None  # to be applied between steps
         self._adapter_serial = 0
         self._adapter_error = ""
@@ -102,7 +102,7 @@ class WorkerControl:
             if set_adapters is None:
                 raise ValueError("This backend does not take adapters.")
             set_adapters(wish.wanted)
-            self.adapters, self._adapter_error = list(wish.wanted), ""
+            self.adapters, self._adapter_error = wish.wanted, ""
         except Exception as error:  # a file or a library: the former set stays
             self._adapter_error = str(error) or type(error).__name__
         self._adapter_serial = wish.serial

@@ -99,7 +99,7 @@ def _load(config: ModelConfig, control: WorkerControl) -> Engine:
         if set_adapters is None:
             raise ValueError(f"The {config.model.backend} backend does not take adapters.")
         set_adapters(adapters)
-        control.adapters = list(adapters)
+        control.adapters = dict(adapters)
     return engine
 
 

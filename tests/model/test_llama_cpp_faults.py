@@ -194,6 +194,26 @@ def test_adapters_that_cannot_be_had(engine: LlamaCppEngine, tmp_path: Path, pat
         engine.spec.check(submit)
 
 
+def test_an_adapters_name_may_stand_for_another_file_later(
+    engine: LlamaCppEngine, tmp_path: Path, path: Path
+) -> None:
+    files = [str(tmp_path / f"{seed}.gguf") for seed in (0, 1)]
+    answers = []
+    for seed, file in enumerate(files):
+        make_lora(path.parent, Path(file), seed)
+        engine.set_adapters({"red": file})
+        one = make_sequence(seed + 1, ids(3, 20), 8, temperature=0.0)
+        one.submit.adapter = "red"
+        run = Run(engine)
+        run.join(one)
+        run.finish()
+        answers.append(run.tokens(seed + 1))
+    assert answers[0] != answers[1]
+    with pytest.raises(FileNotFoundError):
+        engine.set_adapters({"red": files[0], "blue": str(tmp_path / "none.gguf")})
+    engine.set_adapters({})
+
+
 # --- decodes ---
 
 

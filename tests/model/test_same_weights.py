@@ -3,7 +3,6 @@ the official client gets the same greedy text from all of them."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -41,18 +40,12 @@ def asked_engines() -> list[str]:
     return [name for name in MODELS if name not in engines_env.WITHOUT]
 
 
-def python_of(name: str) -> str:
-    """The interpreter that has the engine."""
-    given = os.environ.get("SMMF_TEST_VLLM_PYTHON", "") if name == "vllm" else ""
-    return given or engines_env.require(name)
-
-
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     folder: Path = tmp_path_factory.mktemp("examples")
     (folder.parent / "demo").symlink_to(bundled("demo"))
     for name in asked_engines():
-        python = python_of(name)
+        python = engines_env.require(name)
         text = (EXAMPLES / f"local-{name}.toml").read_text()
         if python != sys.executable:
             text = text.replace("[deployment]\n", f'[deployment]\npython = "{python}"\n')

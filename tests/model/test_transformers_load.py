@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +307,7 @@ def test_a_missing_package_is_named(model: Path, monkeypatch: pytest.MonkeyPatch
     text = refused(model, load_in_4bit=True)
     assert text == (
         "The quantisation bitsandbytes_4bit needs the package bitsandbytes: "
-        "run `pip install smmf[quantization]`."
+        f"run `{sys.executable} -m pip install bitsandbytes accelerate`."
     )
     assert "package gptqmodel" in refused(
         change(model, quantization_config={"quant_method": "gptq"})

@@ -16,11 +16,11 @@ import pytest
 from lora import make_adapter, make_merged
 from openai import APIError, BadRequestError, NotFoundError, OpenAI
 from server import Server
-from vllm_env import INSTALL_S, find_python, run_cases
+from vllm_env import run_cases
 
 from smmf_core.config import bundled
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S + 900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KV_BYTES = 128 << 20
 ENDLESS: dict[str, Any] = {"max_tokens": 1900, "stream": True, "extra_body": {"ignore_eos": True}}
@@ -42,18 +42,13 @@ WEATHER = {
 }
 
 
-@pytest.fixture(scope="module")
-def vllm_python() -> str:
-    return find_python()
-
-
 # --- by hand, under that interpreter ---
 
 
 def test_it_keeps_the_common_contract(vllm_python: str, tmp_path: Path) -> None:
     file = "tests/model/test_engine_contract.py"
     out = run_cases(vllm_python, tmp_path, file, SMMF_CONTRACT_ENGINES="vllm")
-    assert "passed" in out
+    assert "2 skipped" in out  # vLLM draws its tokens itself
 
 
 def test_its_own_cases(vllm_python: str, tmp_path: Path) -> None:
@@ -329,7 +324,9 @@ def test_a_model_that_vllm_does_not_know_says_so(vllm_python: str, folder: Path)
     write_model(folder, "wrong", "vllm", model, engine)
     server = Server(folder)
     server.start(wait=False)
-    wait_until(lambda: "NoSuchLM" in said(server), 300)
+    assert server.process is not None
+    wait_until(lambda: "NoSuchLM" in said(server) or server.process.poll() is not None, 100)
+    assert "NoSuchLM" in said(server), server.log.read_text()
     assert server.stop() in (0, 1)
 
 

@@ -1,4 +1,4 @@
-"""The interpreter that has vLLM: it needs an environment of its own."""
+"""Test cases under vLLM's interpreter: it has an environment of its own."""
 
 from __future__ import annotations
 
@@ -7,30 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from smmf_core.environments import managed
-
 ROOT = Path(__file__).resolve().parents[2]
-INSTALL_S = 1500
 QUIET = {
     "OMP_NUM_THREADS": "1",  # two threads that wait for each other stand still on a busy machine
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 # vLLM's own imports warn; `error` stays for everything else
 _WARNINGS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
-
-
-def find_python() -> str:
-    """$SMMF_TEST_VLLM_PYTHON, else the managed environment, which is made if need be."""
-    given = os.environ.get("SMMF_TEST_VLLM_PYTHON")
-    if given:
-        return given
-    found = managed.find("vllm")
-    if found is None:
-        command = [sys.executable, "-m", "smmf_core.cli.main", "engines", "install", "vllm"]
-        subprocess.run([*command, "--cpu"], check=True, timeout=INSTALL_S, cwd=ROOT)
-        found = managed.find("vllm")
-    assert found is not None
-    return found.python
 
 
 def run_cases(python: str, tools: Path, *arguments: str, **environment: str) -> str:

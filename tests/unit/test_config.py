@@ -286,6 +286,15 @@ def test_a_folder_says_its_task(tmp_path: Path) -> None:
     assert [c.deployment.max_concurrency for c in configs] == [128, 128, 16]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', '{"architectures": {"a": 1}}'])
+def test_a_folder_whose_config_cannot_be_read_is_told_of(tmp_path: Path, text: str) -> None:
+    folder = hf_folder(tmp_path / "broken")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_models([str(folder)], is_installed=lambda backend: False)
+    assert load_models([str(folder)], is_installed=lambda backend: True)  # its engine will tell
+
+
 @pytest.mark.parametrize(
     ("more", "slots"),
     [

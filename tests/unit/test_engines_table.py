@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from smmf_core.cli.engines import _cuda_version
 from smmf_core.environments.catalog import (
     BY_BACKEND,
     CPU,
@@ -135,3 +137,17 @@ def test_the_readme_has_the_table() -> None:
 
 def test_versions_are_listed_in_their_order() -> None:
     assert CUDA_VERSIONS == ("11.8", "12.1", "12.4", "12.6", "12.8", "13.0")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("11.8", "11.8"), ("12.1", "12.1"), ("12.4", "12.4"), ("13", "13.0"), ("13.0", "13.0")],
+)
+def test_a_cuda_version_as_it_is_typed(typed: str, meant: str) -> None:
+    assert _cuda_version(typed) == meant
+
+
+@pytest.mark.parametrize("typed", ["", "cu124", "12.", "12.4.1", "-1"])
+def test_what_is_no_cuda_version(typed: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="not a CUDA version such as 12.4"):
+        _cuda_version(typed)

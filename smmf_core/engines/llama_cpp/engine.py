@@ -42,6 +42,7 @@ class LlamaCppEngine:
         self._running: dict[int, Running] = {}  # by sequence id
         self._failed: list[Output] = []  # for the next step to give back
         self._adapters: dict[str, api.Adapter] = {}
+        self._paths: dict[str, str] = {}  # of the adapters
         self._retired: list[api.Adapter] = []  # no longer offered
         self._applied: api.Adapter | None = None
         self._plan: Plan | None = None  # of the last step, if the next may be the same
@@ -115,14 +116,20 @@ class LlamaCppEngine:
         Raises OSError or ValueError; then nothing has changed.
         """
         added: dict[str, api.Adapter] = {}
-        for name in adapters.keys() - self._adapters.keys():
-            path = Path(adapters[name]).expanduser()
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing: an adapter is a GGUF file here.")
-            added[name] = api.Adapter(self._loaded.model, path)
-        gone = self._adapters.keys() - adapters.keys()
+        try:
+            for name in [n for n in adapters if adapters[n] != self._paths.get(n)]:
+                path = Path(adapters[name]).expanduser()
+                if not path.is_file():
+                    raise FileNotFoundError(f"{path} is missing: an adapter is a GGUF file here.")
+                added[name] = api.Adapter(self._loaded.model, path)
+        except Exception:
+            for adapter in added.values():
+                adapter.close()
+            raise
+        gone = [name for name in self._adapters if name in added or name not in adapters]
         self._retired += [self._adapters.pop(name) for name in gone]
         self._adapters |= added
+        self._paths = dict(adapters)
         self._free_retired()
 
     def metrics(self) -> dict[str, float]:

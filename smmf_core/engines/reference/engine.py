@@ -2,7 +2,7 @@
 
 Owns the running sequences and what one step computes; must not know HTTP, rings or text beyond
 its model's tokenizer. A sequence that goes on from tokens generated elsewhere yields, bit for bit,
-what it would have yielded here (see llama_numpy.py for what that takes).
+what it would have yielded here (see model.py for what that takes).
 """
 
 from __future__ import annotations

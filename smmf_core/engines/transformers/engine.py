@@ -208,10 +208,8 @@ def _room(sizes: dict[torch.device, int]) -> int:
     """Tokens of cache that the devices have memory for; `sizes`: bytes of one; 0: unknown."""
     tokens: list[int] = []
     for device, size in sizes.items():
-        free = free_bytes(device)
-        if free is not None:
-            share = _CPU_SHARE if device.type == "cpu" else _GPU_SHARE
-            tokens.append(int(free * share / size))
+        share = _CPU_SHARE if device.type == "cpu" else _GPU_SHARE
+        tokens.append(int(free_bytes(device) * share / size))
     return min(tokens, default=0)
 
 

@@ -6,6 +6,7 @@ Owns the names of the methods and what each needs installed; must not load anyth
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -86,7 +87,7 @@ def need_packages(method: str) -> None:
         if find_spec(name) is None:
             raise ValueError(
                 f"The quantisation {method} needs the package {name}: "
-                "run `pip install smmf[quantization]`."
+                f"run `{sys.executable} -m pip install {' '.join(_PACKAGES[_family(method)])}`."
             )
 
 
