@@ -15,6 +15,7 @@ from smmf_core.messages import WorkerReport
 from smmf_core.registry import Model
 
 _POLL_S = 0.02
+_locks: dict[str, asyncio.Lock] = {}  # by model; this process has one event loop
 _LOAD_S = 120.0  # a large adapter from a slow disk, between two steps of a busy engine
 
 
@@ -22,20 +23,28 @@ async def load(shell: ControllerShell, model: Model, name: str, path: str) -> No
     """Returns when every replica has it. Raises ApiError: 400 with the engine's reason."""
     if not name or ":" in name:
         raise ApiError("invalid_value", "An adapter's name is not empty and has no colon.", "name")
-    former = _wanted(model)
-    try:
-        await _apply(shell, model, {**former, name: path})
-    except ApiError:
-        adapters.want(model, shell.core.replicas(model), former, shell.send)
-        raise
+    async with _one_at_a_time(model):
+        former = _wanted(model)
+        try:
+            await _apply(shell, model, {**former, name: path})
+        except ApiError:
+            adapters.want(model, shell.core.replicas(model), former, shell.send)
+            raise
 
 
 async def unload(shell: ControllerShell, model: Model, name: str) -> None:
     """Returns when no replica has it any more. Raises ApiError: 404 for an unknown one."""
-    wanted = _wanted(model)
-    if name not in wanted:
-        raise ApiError("model_not_found", f"{model.name} has no adapter {name}.", "name")
-    await _apply(shell, model, {known: path for known, path in wanted.items() if known != name})
+    async with _one_at_a_time(model):
+        wanted = _wanted(model)
+        if name not in wanted:
+            raise ApiError("model_not_found", f"{model.name} has no adapter {name}.", "name")
+        rest = {known: path for known, path in wanted.items() if known != name}
+        await _apply(shell, model, rest)
+
+
+def _one_at_a_time(model: Model) -> asyncio.Lock:
+    """A wish is the whole set: two at once would undo each other."""
+    return _locks.setdefault(model.name, asyncio.Lock())
 
 
 def _wanted(model: Model) -> dict[str, str]:

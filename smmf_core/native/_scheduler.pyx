@@ -56,7 +56,7 @@ cdef size_t _ask(void* context, const SlotTable& table, const Ask& ask) noexcept
         if not 0 <= chosen < len(rows):
             raise IndexError(f"a placement rule chose seat {chosen} of {len(rows)}")
         return rows[chosen]
-    except Exception:
+    except BaseException:  # sys.exit too: it would end the Router
         rule.has_failed = True
         traceback.print_exc(file=sys.stderr)
         return nothing
@@ -71,13 +71,14 @@ cdef class Scheduler:
         rule=None,
     ):
         cdef External external
+        kept = self.rules.get(model)
         if rule is not None:
-            known = self.rules.get(model)
-            if known is None or known.choose is not rule:
-                self.rules[model] = _Rule(rule)  # kept: the model's table has its address
+            if kept is None or kept.choose is not rule:
+                kept = _Rule(rule)
             external.call = _ask
-            external.context = <void*>self.rules[model]
+            external.context = <void*>kept
         self.native.set_model(model, strategy, max_waiting, max_waiting_tokens, external)
+        self.rules[model] = kept  # the model's table has its address from now on
 
     def remove_model(self, int64_t model):
         return self.native.remove_model(model)

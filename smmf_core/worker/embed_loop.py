@@ -57,6 +57,8 @@ def encode_step(engine: EmbedEngine, core: EmbedCore, places: list[Place]) -> No
     that no batch survives costs its own request only."""
     try:
         rows = engine.encode(core.texts(places))
+        if len(rows) != len(places):
+            raise ValueError(f"the engine gave {len(rows)} rows for {len(places)} texts")
     except EngineDead:
         raise
     except Exception as error:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_one_that_cannot_be_loaded_changes_nothing(
     assert "adapter_config.json is missing" in refused.stderr
     assert "demo:bad" not in [model.id for model in client.models.list()]
     assert complete(client, "demo:first")
+
+
+def test_two_changes_at_once_do_not_undo_each_other(
+    client: OpenAI, server: Server, folder: Path, tmp_path: Path
+) -> None:
+    wishes = {"bad": tmp_path, "third": folder / "second"}
+    with ThreadPoolExecutor(2) as pool:
+        asked = {
+            name: pool.submit(smmf, server, "adapter", "load", "demo", name, str(path))
+            for name, path in wishes.items()
+        }
+        codes = {name: future.result().returncode for name, future in asked.items()}
+    assert codes == {"bad": 1, "third": 0}
+    names = [model.id for model in client.models.list()]
+    assert ("demo:third" in names, "demo:bad" in names) == (True, False)
+    assert smmf(server, "adapter", "unload", "demo", "third").returncode == 0
 
 
 def test_a_new_replica_gets_what_was_loaded_since(

@@ -83,7 +83,7 @@ def expected(client: OpenAI) -> list[str]:
 
 @pytest.mark.parametrize("engine", MODELS)
 def test_the_same_text_one_by_one(client: OpenAI, expected: list[str], engine: str) -> None:
-    python_of(engine)
+    engines_env.require(engine)
     assert [ask(client, engine, question) for question in QUESTIONS] == expected
 
 
@@ -97,7 +97,7 @@ def test_the_same_text_from_all_at_once(client: OpenAI, expected: list[str]) -> 
 
 @pytest.mark.parametrize("engine", MODELS)
 def test_streams_say_the_same(client: OpenAI, expected: list[str], engine: str) -> None:
-    python_of(engine)
+    engines_env.require(engine)
     messages: Any = [{"role": "user", "content": QUESTIONS[1]}]
     chunks = client.chat.completions.create(
         model=f"demo-{engine}", messages=messages, max_tokens=64, temperature=0, stream=True

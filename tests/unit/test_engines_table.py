@@ -149,5 +149,5 @@ def test_a_cuda_version_as_it_is_typed(typed: str, meant: str) -> None:
 
 @pytest.mark.parametrize("typed", ["", "cu124", "12.", "12.4.1", "-1"])
 def test_what_is_no_cuda_version(typed: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="not a CUDA version such as 12.4"):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a CUDA version"):
         _cuda_version(typed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -99,3 +100,16 @@ def test_another_rule_takes_over() -> None:
     assert place(it, 2) == [1]
     it.set_model(MODEL, _scheduler.LEAST_CONNECTIONS, 0, 0)
     assert place(it, 3) == [2]
+
+
+def test_a_rule_that_would_end_the_process_does_not(capfd: pytest.CaptureFixture[str]) -> None:
+    it = scheduler(lambda seats, width: sys.exit(3))
+    assert place(it, 1, 2) == [0, 1]  # least connections
+    assert capfd.readouterr().err.count("SystemExit: 3") == 1
+
+
+def test_a_rule_stays_when_its_successor_is_refused() -> None:
+    it = scheduler(lambda seats, width: 2)
+    with pytest.raises(ValueError, match="unknown placement strategy"):
+        it.set_model(MODEL, 99, 0, 0, lambda seats, width: 0)
+    assert place(it, 1) == [2]

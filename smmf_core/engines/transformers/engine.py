@@ -137,7 +137,7 @@ class TransformersEngine:
                     self.spec.tokenizer.eos_ids,
                 )
                 self._loop.add(sequence, sequence.submit.adapter)
-            except ApiError as error:
+            except Exception as error:  # this sequence fails, the others go on
                 self._failed.append(Output(sequence, 0, error=error))
 
     def remove(self, sequences: list[Sequence]) -> None:
