@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> int:
     args = parser.parse_args()
     kept: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     kept["machine"] = machine()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # ours and theirs alike, in processes to come too
     failed = 0
     for name in args.only:
         print(f"{name} ...", file=sys.stderr, flush=True)

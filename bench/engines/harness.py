@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.serve.contestants import Smmf
+from smmf_core.engines.base import Sequence, StepEngine
 from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Load, Plan
+from smmf_core.messages import Sampling, Submit
 
 COMPLETIONS = "/v1/completions"
 CLIENTS = (1, 8, 32)
@@ -73,3 +75,30 @@ def generation_rate(url: str, requests: list[bytes], clients: int) -> float:
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(outcomes)} requests failed: {failed[0]}")
     return sum(outcome.tokens for outcome in outcomes) / elapsed_s
+
+
+def stepped_rate(engine: StepEngine, asked: list[list[int]], tokens: int) -> float:
+    """Tokens per second of the engine alone, driven as a Worker's loop does. Greedy answers."""
+    params = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+    sequences = [
+        Sequence(
+            number,
+            prompt,
+            len(prompt),
+            params,
+            tokens,
+            Submit(number, 0, "", "demo", True, 1, None, [prompt], params),
+        )
+        for number, prompt in enumerate(asked)
+    ]
+    began = time.perf_counter()
+    rest = dict.fromkeys(range(len(asked)), tokens)
+    engine.add(sequences)
+    while rest:
+        for output in engine.step():
+            assert output.error is None, output.error
+            rest[output.sequence.id] -= 1
+            if not rest[output.sequence.id]:
+                del rest[output.sequence.id]
+                engine.remove([output.sequence])
+    return len(asked) * tokens / (time.perf_counter() - began)

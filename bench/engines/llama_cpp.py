@@ -22,17 +22,23 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from bench.engines.harness import CLIENTS, COMPLETIONS, bodies, generation_rate, prompts, served
+from bench.engines.harness import (
+    CLIENTS,
+    COMPLETIONS,
+    bodies,
+    generation_rate,
+    prompts,
+    served,
+    stepped_rate,
+)
 from bench.serve.contestants import Contestant, get
 from configs.demo.export.to_gguf import export
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Optimization
-from smmf_core.engines.base import Sequence
 from smmf_core.engines.llama_cpp.engine import LlamaCppEngine, create
 from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Load, Plan
 from smmf_core.loadgen.local import free_port
-from smmf_core.messages import Sampling, Submit
 
 TOKENS = 128  # of an answer
 WORDS = 16  # of a prompt
@@ -78,7 +84,7 @@ def _compare(path: Path, count: int, figures: dict[str, Any]) -> dict[str, Any]:
             asked = bodies(server.url, "demo", texts, [TOKENS] * count)
             found = {
                 "bare_loop": bare.rate(ids),
-                "engine": _stepped(engine, ids),
+                "engine": stepped_rate(engine, ids, TOKENS),
                 "served": generation_rate(server.url, asked, count),
                 **{name: rate(texts) for name, rate in rates.items()},
             }
@@ -148,28 +154,6 @@ class BareLoop:
         return np.ctypeslib.as_array(
             ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), shape
         ).argmax(1)
-
-
-def _stepped(engine: LlamaCppEngine, prompts: list[list[int]]) -> float:
-    """The engine alone, driven as a Worker's loop does."""
-    began = time.perf_counter()
-    rest = dict.fromkeys(range(len(prompts)), TOKENS)
-    engine.add([_sequence(number, prompt) for number, prompt in enumerate(prompts)])
-    while rest:
-        for output in engine.step():
-            assert output.error is None, output.error
-            number = output.sequence.id
-            rest[number] -= 1
-            if not rest[number]:
-                del rest[number]
-                engine.remove([output.sequence])
-    return len(prompts) * TOKENS / (time.perf_counter() - began)
-
-
-def _sequence(number: int, prompt: list[int]) -> Sequence:
-    params = Sampling(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
-    submit = Submit(number, 0, "", "demo", True, 1, None, [prompt], params)
-    return Sequence(number, prompt, len(prompt), params, TOKENS, submit)
 
 
 @contextmanager

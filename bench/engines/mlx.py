@@ -9,14 +9,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench.engines.harness import CLIENTS, bodies, generation_rate, prompts, served
+from bench.engines.harness import (
+    CLIENTS,
+    bodies,
+    generation_rate,
+    prompts,
+    served,
+    stepped_rate,
+)
 from smmf_core.config import Model, ModelConfig, bundled
-from smmf_core.engines.base import Sequence
 from smmf_core.engines.mlx.engine import (  # before mlx_lm: see engines/mlx/first_import.py
-    MlxEngine,
     create,
 )
-from smmf_core.messages import Sampling, Submit
 
 import mlx_lm  # isort: skip
 
@@ -46,7 +50,7 @@ def run() -> dict[str, Any]:
                 asked = bodies(server.url, "demo", texts, [TOKENS] * count)
                 rates = {
                     "batch_generate": _batch_generate(model, tokenizer, ids),
-                    "engine": _stepped(engine, ids),
+                    "engine": stepped_rate(engine, ids, TOKENS),
                     "served": generation_rate(server.url, asked, count),
                 }
                 best = {name: max(rate, best[name]) for name, rate in rates.items()}
@@ -67,27 +71,6 @@ def _batch_generate(model: Any, tokenizer: Any, prompts: list[list[int]]) -> flo
     elapsed_s = time.perf_counter() - began
     assert [len(ids) for ids in answer.token_ids] == [TOKENS] * len(prompts)
     return len(prompts) * TOKENS / elapsed_s
-
-
-def _stepped(engine: MlxEngine, prompts: list[list[int]]) -> float:
-    """The engine alone, driven as a Worker's loop does."""
-    began = time.perf_counter()
-    rest = dict.fromkeys(range(len(prompts)), TOKENS)
-    engine.add([_sequence(number, prompt) for number, prompt in enumerate(prompts)])
-    while rest:
-        for output in engine.step():
-            assert output.error is None, output.error
-            rest[output.sequence.id] -= 1
-            if not rest[output.sequence.id]:
-                del rest[output.sequence.id]
-                engine.remove([output.sequence])
-    return len(prompts) * TOKENS / (time.perf_counter() - began)
-
-
-def _sequence(number: int, prompt: list[int]) -> Sequence:
-    params = Sampling(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
-    submit = Submit(number, 0, "", "demo", True, 1, None, [prompt], params)
-    return Sequence(number, prompt, len(prompt), params, TOKENS, submit)
 
 
 if __name__ == "__main__":

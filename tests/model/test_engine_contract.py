@@ -176,8 +176,7 @@ def test_more_requests_than_the_batch_takes(
 def test_a_forced_prefix_goes_on_greedily_the_same(
     worker: Worker, prompts: list[list[int]], expected: list[list[int]], cut: int
 ) -> None:
-    if not worker.core.spec.supports_prefix:
-        pytest.skip("this engine does not go on from a prefix")
+    assert worker.core.spec.supports_prefix
     keys = [
         worker.submit(prompt, TOKENS, ignore_eos=True, emitted=[tokens[:cut]])
         for prompt, tokens in zip(prompts, expected, strict=True)

@@ -3,7 +3,6 @@ transformers engine, prompted by its adapter, batched with others; exactly as mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from family_table import NATIVE, read, table
 from legacy_models import LEGACY, Legacy, write_legacy, write_remote
 from tiny import write_json
 from transformers import AutoModelForCausalLM, dynamic_module_utils
-from transformers.utils import logging
 from worker_rig import Worker
 
 from smmf_core.adapters import find_adapter
@@ -46,13 +44,7 @@ CHATS = (
 LATE = [SYSTEM, {"role": "user", "content": "Who are you?"}]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quiet() -> Iterator[None]:
-    logging.disable_progress_bar()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def open_worker(folder: Path, **engine: object) -> Worker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from hf_tiny import (
     prompts,
     write_hf_model,
 )
-from transformers.utils import logging
 
 from smmf_core.engines.transformers.cache import Budget, KvStore
 from smmf_core.engines.transformers.engine import TransformersEngine
@@ -32,13 +30,7 @@ from smmf_core.engines.transformers.prefix import PrefixCache, shared
 TOKENS = 24
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quiet() -> Iterator[None]:
-    logging.disable_progress_bar()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")

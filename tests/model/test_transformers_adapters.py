@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from driver import Run, make_sequence
 from hf_tiny import greedy, open_hf_engine, prompts
 from lora import make_adapter, make_merged
 from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from smmf_core.config import bundled
 from smmf_core.engines.transformers.engine import TransformersEngine
@@ -25,13 +23,7 @@ from smmf_core.errors import ApiError
 TOKENS = 16
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quiet() -> Iterator[None]:
-    logging.disable_progress_bar()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")

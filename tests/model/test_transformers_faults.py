@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ engines_env.require("transformers")
 import torch
 from driver import Run, make_sequence
 from hf_tiny import greedy, make_hf_model, open_hf_engine, prompts, write_hf_model
-from transformers.utils import logging
 
 from smmf_core.engines.base import EngineDead
 from smmf_core.engines.transformers.engine import TransformersEngine
@@ -24,13 +23,7 @@ TOKENS = 24
 POISON = 310  # a token that no prompt of `prompts` holds
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quiet() -> Iterator[None]:
-    logging.disable_progress_bar()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
