@@ -38,8 +38,8 @@ EXTENSIONS = [
 ]
 
 # configs/ is package data under another name; its training scripts stay in the source tree.
-CONFIGS = ("smmf_core.configs", "smmf_core.configs.demo", "smmf_core.configs.templates")
-PACKAGES = [*find_packages(include=["smmf_core*"]), *CONFIGS]
+CONFIGS = ["", ".demo", ".models", ".providers", ".schema", ".templates"]
+PACKAGES = [*find_packages(include=["smmf_core*"]), *("smmf_core.configs" + c for c in CONFIGS)]
 
 setup(
     packages=PACKAGES,

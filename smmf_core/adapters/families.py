@@ -119,6 +119,7 @@ FAMILIES = (
     ),
     Family("internlm", "internlm", "", ("internlm",), ("<eoa>",)),
     Family("baichuan2", "baichuan2", "baichuan-?2.*chat", ("baichuan",), ("</s>",)),
+    Family("baichuan", "baichuan", "baichuan-.*chat", ("baichuan",), ("</s>",)),
     # --- GLM ---
     Family(
         "glm-z1", "glm-z1", "glm-(4-)?z1", _GLM, _GLM_END, tools="glm4", thoughts="deepseek_r1"

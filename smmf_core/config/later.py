@@ -7,12 +7,13 @@ the operator asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 MESSAGE = "known, but this release does not have it yet"
 
-SERVER_SECTIONS = frozenset({"registry", "health", "memory", "cache", "trace"})
-MODEL_SECTIONS = frozenset({"proxy", "authentication", "parameters", "models", "service"})
+# Server sections -> whether they are on when they do not say `enabled`.
+SECTIONS: dict[str, bool] = {"cache": False, "trace": True}
 
 # (section, key) -> values that change nothing
 KEYS: dict[tuple[str, str], tuple[Any, ...]] = {
@@ -20,16 +21,17 @@ KEYS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("server", "tls_key"): ("",),
     ("timeouts", "hang_s"): (),
     ("timeouts", "failover_wait_s"): (5, 5.0),
-    ("log", "requests"): ("off",),
-    ("log", "retention_days"): (),
-    ("deployment", "min_replicas"): (),
-    ("deployment", "max_replicas"): (),
-    ("deployment", "gpus"): (0,),
-    ("deployment", "keep_alive"): ("-1", -1),
     ("routing", "fallback"): ([],),
 }
 
 VALUES: dict[tuple[str, str], frozenset[str]] = {
+    ("registry", "kind"): frozenset({"etcd", "consul", "nacos", "redis"}),
+    ("log", "requests"): frozenset({"full"}),
     ("deployment", "environment"): frozenset({"ray", "kubernetes"}),
     ("routing", "strategy"): frozenset({"power_of_two", "latency", "prefix", "session", "random"}),
 }
+
+
+def is_off(section: str, table: Mapping[str, Any]) -> bool:
+    """Whether a section of a missing feature leaves it as it is: off."""
+    return not table or not table.get("enabled", SECTIONS[section])

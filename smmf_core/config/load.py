@@ -1,49 +1,38 @@
-"""Reads configuration files and resolves what `smmf serve` was told to serve.
+"""Reads configuration files, fills in references, and hands out checked configuration.
 
-The one part of the configuration that touches the file system and the environment. Owns the rules
-for targets; must not judge keys (parse does).
+The one part of the configuration that reads the environment. Must not judge keys (parse does) nor
+decide what a target on the command line is (targets does).
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from smmf_core.config.parse import embed_slots, is_server_text, parse_model, parse_server
+from smmf_core.config import targets
+from smmf_core.config.dbgpt import model_files, server_file
+from smmf_core.config.kinds import kind_of
+from smmf_core.config.parse import parse_model, parse_server
+from smmf_core.config.parse_remote import parse_remote
 from smmf_core.config.problems import ConfigProblems, Problem, key_in_words
-from smmf_core.config.schema import Model, ModelConfig, Server, ServerConfig
+from smmf_core.config.raw import RawConfig
+from smmf_core.config.schema import ModelConfig, Server, ServerConfig
+from smmf_core.config.source import ReadFile
+from smmf_core.config.targets import ModelFlags, read_raw, wrong
 from smmf_core.errors import ConfigError
-from smmf_core.plugins import backend_names
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-_GLOB = "*?["
+IsInstalled = Callable[[str], bool]
 
 
-class ModelFlags(msgspec.Struct, frozen=True):
-    """Command-line settings of a target that has no file, and of the demo model."""
-
-    backend: str | None = None
-    served_model_name: list[str] = []  # the first is the name, the others aliases
-    max_model_len: int | None = None
-    replicas: int | None = None
-
-    @property
-    def given(self) -> bool:
-        return self != ModelFlags()
-
-
-def bundled(name: str) -> Path:
-    """A file or folder of `configs/`: beside the package in a checkout, inside it in a wheel."""
-    inside = _PACKAGE / "configs" / name
-    return inside if inside.exists() else _PACKAGE.parent / "configs" / name
+def _is_importable(backend: str) -> bool:
+    return find_spec(backend) is not None
 
 
 def run_directory(server: Server) -> Path:
@@ -66,9 +55,9 @@ def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> Server
     """
     config = ServerConfig()
     if path is not None:
-        file = Path(path)
-        config = parse_server(_read(file), str(path), os.environ, _secrets(file))
-        config.models = [str(file.parent / entry) for entry in config.models]
+        raw = load_raw_server(path)
+        config = parse_server(raw, os.environ, _secrets(raw.source))
+        config.models = [str(Path(path).parent / entry) for entry in config.models]
     built = msgspec.to_builtins(config)
     for key, value in overrides.items():
         if value is not None:
@@ -79,195 +68,103 @@ def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> Server
     except msgspec.ValidationError as error:
         raise ConfigError(key_in_words(error)) from None
     if not is_loopback(config.server.admin_host) and not config.server.api_keys:
-        raise _wrong(config.source, "needs api_keys when it is not loopback", "[server] admin_host")
+        raise wrong(config.source, "needs api_keys when it is not loopback", "[server] admin_host")
     return config
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address. A name other than localhost counts as open."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def load_raw_server(path: str | Path) -> RawConfig:
+    """The server's file as it stands, DB-GPT's in our sections, with warnings."""
+    raw = read_raw(Path(path))
+    kind = kind_of(raw.table)
+    if kind == "dbgpt":
+        return server_file(raw)
+    if kind == "model" and raw.table:
+        raise wrong(str(path), "this is a model: name it as a target, or in `models`")
+    return raw
+
+
+def load_raw(
+    target: str,
+    flags: ModelFlags | None = None,
+    is_installed: IsInstalled = _is_importable,
+) -> list[RawConfig]:
+    """The models of a target before their references are filled in; see targets.find."""
+    raws: list[RawConfig] = []
+    for found in targets.find(target, flags or ModelFlags(), is_installed):
+        if kind_of(found.table) == "dbgpt":
+            raws.extend(model_files(found, os.environ))
+        else:
+            raws.append(found)
+    return raws
+
+
+def resolve(raw: RawConfig) -> ModelConfig:
+    """A model with its references filled in, relative paths taken beside its source.
+
+    Raises ConfigProblems naming everything that is wrong.
+    """
+    if kind_of(raw.table) == "server":
+        raise wrong(raw.source, "this configures the server: give it with --config")
+    folder = Path(raw.source).parent
+    if "proxy" in raw.table:
+        return parse_remote(raw, os.environ, _secrets(raw.source))
+    config = parse_model(raw, os.environ, _secrets(raw.source))
+    if config.model.path:
+        config.model.path = _beside(folder, config.model.path)
+    adapters = config.engine.get("adapters")
+    if isinstance(adapters, dict):
+        config.engine["adapters"] = {n: _beside(folder, str(p)) for n, p in adapters.items()}
+    for key in ("chat_template", "adapter_path"):
+        if given := config.engine.get(key):
+            config.engine[key] = _beside(folder, str(given))
+    return config
 
 
 def load_models(
-    targets: list[str],
+    names: list[str],
     flags: ModelFlags | None = None,
-    is_installed: Callable[[str], bool] = lambda backend: find_spec(backend) is not None,
+    is_installed: IsInstalled = _is_importable,
 ) -> list[ModelConfig]:
-    """The models of the targets in their order, names and aliases unique among them.
-
-    A target is, in this order of trial:
-    1. a pattern (`local-*.toml`): its matches, sorted
-    2. a `.toml` file: that model
-    3. a folder with `config.json`: a Hugging Face model, named like the folder; an embedding model
-       if it has `modules.json`, a reranker if it classifies sequences
-    4. another folder: its `local-*.toml`, sorted
-    5. a `.gguf` file
-    Without targets: the demo model. `is_installed` tells of a backend whether it could run here.
-    Raises ConfigError naming what is wrong with each.
+    """The models of the targets in their order, names and aliases unique among them; without
+    targets the demo model. All or nothing: raises ConfigProblems naming what is wrong with each.
+    `is_installed` tells of a backend whether it could run here.
     """
-    flags = flags or ModelFlags()
     models: list[ModelConfig] = []
     problems: list[Problem] = []
-    if not targets:
-        models = [_with_flags(load_model(bundled("local-demo.toml")), flags)]
-    for target in targets:
+    for name in names or [""]:
         try:
-            models.extend(_load_target(target, flags, is_installed))
+            for raw in load_raw(name, flags, is_installed):
+                try:
+                    models.append(resolve(raw))
+                except ConfigProblems as error:
+                    problems.extend(error.problems)
         except ConfigProblems as error:
             problems.extend(error.problems)
-    problems.extend(_clashes(models))
-    problems.extend(filter(None, map(_folder_problem, models)))
+    problems.extend(clashes(models))
+    problems.extend(filter(None, map(targets.folder_problem, models)))
     if problems:
         raise ConfigProblems(problems)
     return models
 
 
-def load_model(path: str | Path) -> ModelConfig:
-    """One model's file; its folder is not looked at. A relative `path` is taken beside the file."""
-    file = Path(path)
-    text = _read(file)
-    if is_server_text(text):
-        raise _wrong(str(path), "this configures the server: give it with --config")
-    config = parse_model(text, str(path), os.environ, _secrets(file))
-    if config.model.path:
-        config.model.path = _beside(file, config.model.path)
-    adapters = config.engine.get("adapters")
-    if isinstance(adapters, dict):
-        config.engine["adapters"] = {n: _beside(file, str(p)) for n, p in adapters.items()}
-    for key in ("chat_template", "adapter_path"):
-        if given := config.engine.get(key):
-            config.engine[key] = _beside(file, str(given))
-    return config
+class Sources(msgspec.Struct, frozen=True):
+    """Where a server's whole configuration comes from: kept, to be read again at a reload."""
+
+    config: str | None = None  # smmf.toml
+    overrides: dict[str, Any] = {}  # of the command line, by dotted key
+    targets: list[str] = []  # none: the configuration's `models`
+    flags: ModelFlags = ModelFlags()
+
+    def load(
+        self, is_installed: IsInstalled = _is_importable
+    ) -> tuple[ServerConfig, list[ModelConfig]]:
+        """All or nothing: raises ConfigError naming what is wrong with the server's file, or, once
+        that is right, with each model's."""
+        server = load_server(self.config, self.overrides)
+        return server, load_models(self.targets or server.models, self.flags, is_installed)
 
 
-def _beside(file: Path, path: str) -> str:
-    return str((file.parent / Path(path).expanduser()).resolve())
-
-
-def _load_target(
-    target: str, flags: ModelFlags, is_installed: Callable[[str], bool]
-) -> list[ModelConfig]:
-    if any(letter in target for letter in _GLOB) and not Path(target).exists():
-        pattern = Path(target)
-        return _load_files(sorted(pattern.parent.glob(pattern.name)), target)
-    path = Path(target).expanduser()
-    if target.endswith(".toml"):
-        if flags.given:
-            raise _wrong(target, "--backend and the like are for targets without a file")
-        return [load_model(target)]
-    if (path / "config.json").is_file():
-        backend = _folder_backend(path, is_installed)
-        return [_from_path(path, path.resolve().name, backend, flags)]
-    if path.is_dir():
-        return _load_files(sorted(path.glob("local-*.toml")), target)
-    if target.endswith(".gguf") and path.is_file():
-        return [_from_path(path, path.stem, "llama_cpp", flags)]
-    if path.exists() or target.startswith((".", "/", "~")):
-        raise _wrong(target, "neither a .toml file nor a folder of a model or of .toml files")
-    raise _wrong(target, "no such file or folder; models from a hub are not in this release yet")
-
-
-def _load_files(files: list[Path], target: str) -> list[ModelConfig]:
-    if not files:
-        raise _wrong(target, "no model file (local-*.toml) there")
-    models: list[ModelConfig] = []
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            models.append(load_model(file))
-        except ConfigProblems as error:
-            problems.extend(error.problems)
-    if problems:
-        raise ConfigProblems(problems)
-    return models
-
-
-def _folder_backend(path: Path, is_installed: Callable[[str], bool]) -> str:
-    """transformers where it is installed; without it, `reference` for what that can run."""
-    if is_installed("transformers"):
-        return "transformers"
-    try:
-        is_llama = _architecture(path).startswith("llama")
-    except (OSError, ValueError):
-        return "reference"  # whose check says what is wrong with the file
-    return "reference" if is_llama else "transformers"
-
-
-def _architecture(folder: Path) -> str:
-    """The first that `config.json` names, in lower case. Raises OSError, ValueError."""
-    found = json.loads((folder / "config.json").read_text("utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError("it is not a table of settings")
-    names = found.get("architectures") or [found.get("model_type")]
-    if not isinstance(names, list):
-        raise ValueError("its architectures are not a list")
-    return str(names[0]).lower()
-
-
-def _from_path(path: Path, name: str, backend: str, flags: ModelFlags) -> ModelConfig:
-    """A target without a file, named like its path."""
-    model = Model(name=name, backend=backend, path=str(path.resolve()), task=_folder_task(path))
-    config = ModelConfig(model=model, source=str(path))
-    if model.task != "generate":
-        config.deployment.max_concurrency = embed_slots(config.optimization.max_batch_size)
-    return _with_flags(config, flags)
-
-
-def _folder_task(path: Path) -> Literal["generate", "embed", "rerank"]:
-    """By sentence-transformers' own file, or the head of the model; what cannot be read, its engine
-    will tell."""
-    if (path / "modules.json").is_file():
-        return "embed"
-    try:
-        is_classifier = _architecture(path).endswith("forsequenceclassification")
-    except (OSError, ValueError):
-        return "generate"
-    return "rerank" if is_classifier else "generate"
-
-
-def _with_flags(config: ModelConfig, flags: ModelFlags) -> ModelConfig:
-    """Flags are checked as the file's own values are."""
-    if flags.backend is not None and flags.backend not in backend_names():
-        choices = ", ".join(backend_names())
-        raise _wrong("--backend", f"'{flags.backend}' is not one of {choices}")
-    built = msgspec.to_builtins(config)
-    if flags.backend is not None and flags.backend != config.model.backend:
-        built["model"]["backend"] = flags.backend
-        built["engine"] = {}
-    if flags.served_model_name:
-        built["model"]["name"], *aliases = flags.served_model_name
-        built["model"]["aliases"] = aliases
-    if flags.max_model_len is not None:
-        key = "n_ctx" if built["model"]["backend"] == "llama_cpp" else "max_model_len"
-        built["engine"][key] = flags.max_model_len
-    if flags.replicas is not None:
-        built["deployment"]["replicas"] = flags.replicas
-    try:
-        return msgspec.convert(built, ModelConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{config.source}: {key_in_words(error)}") from None
-
-
-def _folder_problem(config: ModelConfig) -> Problem | None:
-    """The reference backend reads Llama-family folders only."""
-    if config.model.backend != "reference":
-        return None
-    folder = Path(config.model.path)
-    try:
-        architecture = _architecture(folder)
-    except (OSError, ValueError) as error:
-        text = f"cannot read {folder / 'config.json'}: {error}"
-        return Problem(config.source, 0, "[model] path", "file", text)
-    if architecture.startswith("llama"):
-        return None
-    message = f"the reference backend cannot run {architecture}; the transformers backend may"
-    return Problem(config.source, 0, "[model] path", "value", message)
-
-
-def _clashes(models: list[ModelConfig]) -> list[Problem]:
+def clashes(models: list[ModelConfig]) -> list[Problem]:
     """Names and aliases that two models want."""
     owners: dict[str, str] = {}
     problems: list[Problem] = []
@@ -280,19 +177,18 @@ def _clashes(models: list[ModelConfig]) -> list[Problem]:
     return problems
 
 
-def _read(file: Path) -> str:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address. A name other than localhost counts as open."""
     try:
-        return file.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise _wrong(str(file), f"not UTF-8: {error.reason} at byte {error.start}") from None
-    except OSError as error:
-        raise _wrong(str(file), (error.strerror or str(error)).lower()) from None
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def _secrets(file: Path) -> Any:
+def _beside(folder: Path, path: str) -> str:
+    return str((folder / Path(path).expanduser()).resolve())
+
+
+def _secrets(source: str) -> ReadFile:
     """Reads `${file:PATH}`; a relative path is taken beside the configuration."""
-    return lambda name: (file.parent / Path(name).expanduser()).read_text("utf-8")
-
-
-def _wrong(source: str, message: str, key: str = "") -> ConfigProblems:
-    return ConfigProblems([Problem(source, 0, key, "file", message)])
+    return lambda name: (Path(source).parent / Path(name).expanduser()).read_text("utf-8")

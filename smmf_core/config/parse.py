@@ -1,25 +1,29 @@
-"""From TOML text to typed configuration, with every problem of a file named at once.
+"""From a file's plain values to typed configuration, with every problem of it named at once.
 
-Owns the rules for keys, values and `${...}`; must not read files or the environment itself: both
+Owns which sections and keys a file may have; must not read files or the environment itself: both
 are given to it.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args, get_origin
-
-import msgspec
+from collections.abc import Mapping
+from typing import Any
 
 from smmf_core.config import later
 from smmf_core.config.engine_options import engine_options
-from smmf_core.config.lines import Path, key_lines
-from smmf_core.config.problems import ConfigProblems, Problem, in_words, key_name, nearest
+from smmf_core.config.problems import nearest
+from smmf_core.config.raw import RawConfig
+from smmf_core.config.rules import check_model
 from smmf_core.config.schema import InferenceDefaults, ModelConfig, Optimization, ServerConfig
-from smmf_core.config.section import Section
+from smmf_core.config.section import fields_of
+from smmf_core.config.source import ReadFile, Source
+from smmf_core.config.values import (
+    check_sections,
+    convert,
+    read_section,
+    read_table,
+    untyped,
+)
 from smmf_core.errors import CannotStart
 from smmf_core.plugins import (
     BACKENDS,
@@ -31,105 +35,44 @@ from smmf_core.plugins import (
 )
 
 MODEL_ALIASES = {"model_name": "name", "model_type": "type", "model_path": "path"}
-_MODEL_SECTIONS = ("model", "deployment", "optimization", "engine", "inference", "routing")
-_SERVER_SECTIONS = ("server", "timeouts", "limits", "log")
+_STRUCTS = ("model", "deployment", "optimization", "routing")  # of a model's file
+_SECTIONS = (*_STRUCTS, "engine", "inference")
+_SERVER_SECTIONS = ("server", "timeouts", "limits", "log", "health", "registry", "memory")
 _STRATEGY = ("routing", "strategy")
 _EMBED_STEPS = 4  # of single texts may be open
 _MAX_EMBED_SLOTS = 512  # each reserves room in the token ring
-_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
-_ERROR_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-
-ReadFile = Callable[[str], str]
 
 
-class _Interpolated(str):
-    """A string that held `${...}`: it may stand for a number or a truth value."""
-
-
-class _File:
-    """One file while it is read: its values, its lines, its problems so far."""
-
-    def __init__(self, text: str, name: str, env: Mapping[str, str], read: ReadFile) -> None:
-        self.name = name
-        self.env = env
-        self.read = read
-        self.problems: list[Problem] = []
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigProblems([_syntax_problem(str(error), text, name)]) from None
-        self.lines = key_lines(text)
-        self.table: dict[str, Any] = {k: self._expand(v, (k,)) for k, v in table.items()}
-
-    def problem(self, path: Path, kind: str, message: str) -> None:
-        line = self.lines.get(path) or self.lines.get(path[:-1], 0)
-        self.problems.append(Problem(self.name, line, key_name(path), kind, message))
-
-    def section(self, name: str) -> dict[str, Any]:
-        table = self.table.get(name, {})
-        if isinstance(table, dict):
-            return table
-        self.problem((name,), "type", "expected a table")
-        self.table[name] = {}
-        return {}
-
-    def finish(self) -> None:
-        if self.problems:
-            raise ConfigProblems(sorted(self.problems, key=lambda problem: problem.line))
-
-    def _expand(self, value: Any, path: Path) -> Any:
-        if isinstance(value, dict):
-            return {key: self._expand(item, (*path, key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._expand(item, path) for item in value]
-        if isinstance(value, str) and _REFERENCE.search(value):
-            return _Interpolated(_REFERENCE.sub(lambda found: self._resolve(found, path), value))
-        return value
-
-    def _resolve(self, found: re.Match[str], path: Path) -> str:
-        kind, name = found[1], found[2]
-        if kind == "file":
-            try:
-                return self.read(name).strip()
-            except (OSError, UnicodeDecodeError) as error:
-                self.problem(path, "file", f"cannot read {name}: {error}")
-                return ""
-        name, has_default, default = name.partition(":-")
-        if not has_default and name not in self.env:
-            self.problem(path, "value", f"the environment variable {name} is not set")
-        return self.env.get(name, "") or default
-
-
-def parse_server(text: str, name: str, env: Mapping[str, str], read: ReadFile) -> ServerConfig:
+def parse_server(raw: RawConfig, env: Mapping[str, str], read: ReadFile) -> ServerConfig:
     """Raises ConfigProblems naming everything that is wrong."""
-    file = _File(text, name, env, read)
-    _check_sections(file, (*_SERVER_SECTIONS, "models"), later.SERVER_SECTIONS)
-    sections = {
-        field.name: _read_section(file, (field.name,), file.section(field.name), field.type)
-        for field in msgspec.structs.fields(ServerConfig)
-        if field.name in _SERVER_SECTIONS
-    }
-    models = _convert(file, ("models",), file.table.get("models", []), list[str])
-    file.finish()
-    return ServerConfig(models=models, source=name, **sections)
+    source = Source(raw, env, read)
+    check_sections(source, (*_SERVER_SECTIONS, "models"), later.SECTIONS)
+    fields = {field.name: field.type for field in fields_of(ServerConfig)}
+    sections = {name: read_section(source, name, fields[name]) for name in _SERVER_SECTIONS}
+    models = convert(source, ("models",), source.table.get("models", []), list[str])
+    source.finish()
+    return ServerConfig(models=models, source=raw.source, **sections)
 
 
-def parse_model(text: str, name: str, env: Mapping[str, str], read: ReadFile) -> ModelConfig:
-    """Raises ConfigProblems naming everything that is wrong."""
-    file = _File(text, name, env, read)
-    _check_sections(file, _MODEL_SECTIONS, later.MODEL_SECTIONS)
-    _rename_aliases(file)
-    _set_slots(file)
+def parse_model(raw: RawConfig, env: Mapping[str, str], read: ReadFile) -> ModelConfig:
+    """A local model. Raises ConfigProblems naming everything that is wrong."""
+    source = Source(raw, env, read)
+    check_sections(source, _SECTIONS)
+    rename_aliases(source, "model")
+    _set_slots(source)
+    fields = {field.name: field.type for field in fields_of(ModelConfig)}
     sections = {
-        field.name: _read_section(file, (field.name,), file.section(field.name), field.type)
-        for field in msgspec.structs.fields(ModelConfig)
-        if field.name in ("model", "deployment", "optimization", "routing")
+        name: read_section(source, name, fields[name], MODEL_ALIASES if name == "model" else ())
+        for name in _STRUCTS
     }
-    engine = _read_engine(file, file.section("model"))
-    _check_strategy(file, file.section("routing").get("strategy"))
-    inference = _read_table(file, "inference", file.section("inference"), InferenceDefaults)
-    file.finish()
-    return ModelConfig(engine=engine, inference=inference, source=name, **sections)
+    engine = _read_engine(source)
+    check_strategy(source)
+    inference = read_table(source, "inference", InferenceDefaults)
+    source.finish()
+    config = ModelConfig(engine=engine, inference=inference, source=raw.source, **sections)
+    check_model(source, config)
+    source.finish()
+    return config
 
 
 def embed_slots(max_batch_size: int) -> int:
@@ -141,32 +84,16 @@ def embed_slots(max_batch_size: int) -> int:
     return min(_EMBED_STEPS * max_batch_size, _MAX_EMBED_SLOTS)
 
 
-def _set_slots(file: _File) -> None:
-    if file.section("model").get("task") not in ("embed", "rerank"):
-        return
-    size = file.section("optimization").get("max_batch_size", Optimization().max_batch_size)
-    if isinstance(size, int):
-        file.table.setdefault("deployment", {})
-        file.section("deployment").setdefault("max_concurrency", embed_slots(size))
+def rename_aliases(source: Source, section: str) -> None:
+    """The mission's names of [model]'s keys; in [proxy] they mean the same."""
+    for alias, name in MODEL_ALIASES.items():
+        if alias in source.section(section):
+            source.move((section, alias), ("model", name))
 
 
-def _read_engine(file: _File, model: dict[str, Any]) -> dict[str, Any]:
-    """`[engine]`, checked where the backend's keys are known here."""
-    backend, engine = model.get("backend"), file.section("engine")
-    if not isinstance(backend, str):
-        return engine
-    if backend not in BACKENDS and backend not in backend_names():
-        choices = ", ".join(f"'{name}'" for name in backend_names())
-        hint = nearest(backend, backend_names())
-        message = f"'{backend}' is not one of {choices}{hint}"
-        file.problem(("model", "backend"), "value", message)
-        return engine
-    options = engine_options(backend, str(model.get("task", "generate")))
-    return engine if options is None else _read_table(file, "engine", engine, options)
-
-
-def _check_strategy(file: _File, name: Any) -> None:
+def check_strategy(source: Source) -> None:
     """A plug-in's is loaded: a Router could do nothing about one that is broken."""
+    name = source.section("routing").get("strategy")
     if not isinstance(name, str) or name in STRATEGIES or name in later.VALUES[_STRATEGY]:
         return
     try:
@@ -175,110 +102,32 @@ def _check_strategy(file: _File, name: Any) -> None:
         else:
             choices = ", ".join(f"'{choice}'" for choice in strategy_names())
             hint = nearest(name, strategy_names())
-            file.problem(_STRATEGY, "value", f"'{name}' is not one of {choices}{hint}")
+            source.problem(_STRATEGY, "value", f"'{name}' is not one of {choices}{hint}")
     except CannotStart as error:
-        file.problem(_STRATEGY, "value", str(error))
+        source.problem(_STRATEGY, "value", str(error))
 
 
-def is_server_text(text: str) -> bool:
-    """Whether a TOML text configures the server rather than a model."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return False
-    if any(name in table for name in _MODEL_SECTIONS):
-        return False
-    return any(name in table for name in _SERVER_SECTIONS) or isinstance(table.get("models"), list)
+def _set_slots(source: Source) -> None:
+    if source.section("model").get("task") not in ("embed", "rerank"):
+        return
+    size = source.section("optimization").get("max_batch_size", Optimization().max_batch_size)
+    if isinstance(size, int):
+        source.section("deployment").setdefault("max_concurrency", embed_slots(size))
 
 
-def _syntax_problem(error: str, text: str, name: str) -> Problem:
-    place = _ERROR_PLACE.search(error)
-    line = int(place[1]) if place and place[1] else text.count("\n") + 1
-    return Problem(name, line, "", "syntax", _ERROR_PLACE.sub("", error))
-
-
-def _check_sections(file: _File, known: Iterable[str], not_yet: frozenset[str]) -> None:
-    for name in file.table:
-        if name in not_yet:
-            file.problem((name,), "later", later.MESSAGE)
-        elif name not in known and not isinstance(file.table[name], dict | list):
-            file.problem((name,), "unknown", "unknown key; every key stands in a [section]")
-        elif name not in known:
-            hint = nearest(name, [*known, *not_yet])
-            file.problem((name,), "unknown", f"unknown section{hint}")
-
-
-def _rename_aliases(file: _File) -> None:
-    table = file.section("model")
-    for alias, name in MODEL_ALIASES.items():
-        if alias not in table:
-            continue
-        if name in table:
-            file.problem(("model", alias), "value", f"the same as '{name}', which is given too")
-        table.setdefault(name, table.pop(alias))
-        file.lines.setdefault(("model", name), file.lines.get(("model", alias), 0))
-
-
-def _read_section(file: _File, path: Path, table: dict[str, Any], kind: type[Section]) -> Any:
-    """The struct of a section; None after a problem."""
-    before = len(file.problems)
-    values = _known_values(file, path, table, kind)
-    for field in msgspec.structs.fields(kind):
-        if field.required and field.name not in table:
-            file.problem((*path, field.name), "missing", "must be given")
-    return kind(**values) if len(file.problems) == before else None
-
-
-def _read_table(
-    file: _File, name: str, table: dict[str, Any], kind: type[Section]
-) -> dict[str, Any]:
-    """A section that stays a table: only what is given, checked as the struct's fields are."""
-    return _known_values(file, (name,), table, kind)
-
-
-def _known_values(
-    file: _File, path: Path, table: dict[str, Any], kind: type[Section]
-) -> dict[str, Any]:
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key in fields:
-            values[key] = _convert(file, (*path, key), value, fields[key])
-        elif (path[-1], key) not in later.KEYS:
-            hint = nearest(key, [*fields, *_other_names(path[-1])])
-            file.problem((*path, key), "unknown", f"unknown key{hint}")
-        elif value not in later.KEYS[(path[-1], key)]:
-            file.problem((*path, key), "later", later.MESSAGE)
-    return values
-
-
-def _other_names(section: str) -> list[str]:
-    """Keys that are understood though no struct has them."""
-    aliases = list(MODEL_ALIASES) if section == "model" else []
-    return [*aliases, *(key for owner, key in later.KEYS if owner == section)]
-
-
-def _convert(file: _File, path: Path, value: Any, kind: Any) -> Any:
-    """The value as its field's type; None after a problem."""
-    if isinstance(value, str) and value in later.VALUES.get((path[0], path[-1]), ()):
-        file.problem(path, "later", f"'{value}' is {later.MESSAGE}")
-        return None
-    if get_origin(kind) is Literal and isinstance(value, str) and value not in get_args(kind):
-        choices = ", ".join(f"'{choice}'" for choice in get_args(kind))
-        hint = nearest(value, get_args(kind))
-        file.problem(path, "value", f"'{value}' is not one of {choices}{hint}")
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        file.problem(path, "value", "expected a finite number")
-        return None
-    items = value if isinstance(value, list) else [value]
-    is_free = any(isinstance(item, _Interpolated) for item in items)
-    plain = [str(item) if isinstance(item, _Interpolated) else item for item in items]
-    try:
-        return msgspec.convert(
-            plain if isinstance(value, list) else plain[0], kind, strict=not is_free
-        )
-    except msgspec.ValidationError as error:
-        wrong_type = "got `" in str(error)
-        file.problem(path, "type" if wrong_type else "value", in_words(error))
-        return None
+def _read_engine(source: Source) -> dict[str, Any]:
+    """`[engine]`, checked where the backend's keys are known here."""
+    model, engine = source.section("model"), source.section("engine")
+    backend = model.get("backend")
+    if not isinstance(backend, str):
+        return {}
+    if backend not in BACKENDS and backend not in backend_names():
+        choices = ", ".join(f"'{name}'" for name in backend_names())
+        hint = nearest(backend, backend_names())
+        message = f"'{backend}' is not one of {choices}{hint}"
+        source.problem(("model", "backend"), "value", message)
+        return {}
+    options = engine_options(backend, str(model.get("task", "generate")))
+    if options is None:
+        return {key: untyped(value) for key, value in engine.items()}
+    return read_table(source, "engine", options)

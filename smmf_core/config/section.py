@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated
 
 import msgspec
@@ -17,3 +18,9 @@ FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31
 
 class Section(msgspec.Struct, forbid_unknown_fields=True):
     """Base of all sections: travels as msgpack between our own processes."""
+
+
+@cache
+def fields_of(kind: type[Section]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """A section's keys; msgspec evaluates the annotations anew at each call, which is slow."""
+    return msgspec.structs.fields(kind)

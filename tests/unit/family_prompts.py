@@ -22,6 +22,10 @@ RENDERED = {
         "appropriately completes the request.\n\n### Instruction:\nHi\n\n"
         "### Response:",
     ),
+    "baichuan": (
+        "Be brief.<reserved_102>Hi<reserved_103>Hello!<reserved_102>Bye<reserved_103>",
+        "<reserved_102>Hi<reserved_103>",
+    ),
     "baichuan2": (
         "Be brief.<reserved_106>Hi<reserved_107>Hello!<reserved_106>Bye<reserved_107>",
         "<reserved_106>Hi<reserved_107>",

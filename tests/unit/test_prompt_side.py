@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from model.tiny import BOS, EOS, PAD, make_tokenizer, write_json
 
-from smmf_core.config import Model, ModelConfig, load_model
+from smmf_core.config import Model, ModelConfig, load_raw, resolve
 from smmf_core.engines.base import EngineSpec
 from smmf_core.engines.prompt.side import PromptSide, load_prompt_side
 from smmf_core.errors import ApiError
@@ -82,7 +82,8 @@ def test_a_template_beside_the_models_file(tmp_path: Path) -> None:
         '[model]\nname = "f"\nbackend = "reference"\npath = "falcon-7b-instruct"\n'
         '[engine]\nchat_template = "mine.jinja"\n'
     )
-    side = load_prompt_side(folder, load_model(file))
+    config = resolve(load_raw(str(file))[0])
+    side = load_prompt_side(folder, config)
     assert prompt(side) == "mine"
     assert side.stop_strings == []
 

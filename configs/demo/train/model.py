@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 CONTEXT = 2048
 BOS_ID, END_ID, PAD_ID = 0, 1, 2
 ROPE_THETA = 10000.0
+WRAP_UP_AFTER = 48  # tokens of an answer in JSON: the model does not find its end by itself
 
 
 def build(vocab: int) -> LlamaForCausalLM:
@@ -75,7 +76,12 @@ def export(model: LlamaForCausalLM, folder: Path) -> None:
     _write(folder / "config.json", written)
     _write(
         folder / "generation_config.json",
-        {"bos_token_id": BOS_ID, "eos_token_id": [END_ID], "pad_token_id": PAD_ID},
+        {
+            "bos_token_id": BOS_ID,
+            "eos_token_id": [END_ID],
+            "pad_token_id": PAD_ID,
+            "wrap_up_after": WRAP_UP_AFTER,
+        },
     )
 
 

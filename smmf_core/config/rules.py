@@ -1,0 +1,60 @@
+"""What several keys say together: replicas, devices, memory, how long a model stays.
+
+Owns those rules; must not judge a key alone (its type does).
+"""
+
+from __future__ import annotations
+
+from smmf_core.config.durations import span_s
+from smmf_core.config.schema import Deployment, ModelConfig
+from smmf_core.config.source import Source
+
+
+def check_model(source: Source, config: ModelConfig) -> None:
+    """Names what does not fit together, and sets what follows from another key."""
+    check_deployment(source, config.deployment)
+    if config.optimization.load_in_8bit and config.optimization.load_in_4bit:
+        path = ("optimization", "load_in_4bit")
+        source.problem(path, "value", "not together with load_in_8bit")
+    if quantization := config.engine.get("quantization"):
+        config.optimization.quantization = str(quantization)
+
+
+def check_deployment(source: Source, deployment: Deployment) -> None:
+    _check_replicas(source, deployment)
+    _check_gpus(source, deployment)
+    if deployment.keep_alive != "":
+        try:
+            span_s(deployment.keep_alive)
+        except ValueError as error:
+            source.problem(("deployment", "keep_alive"), "value", str(error))
+
+
+def _check_replicas(source: Source, deployment: Deployment) -> None:
+    """1. min_replicas and max_replicas: both or none  2. not more at least than at most
+    3. `replicas` is with how many it starts, between them; by default as few as it can serve with
+    """
+    low, high = deployment.min_replicas, deployment.max_replicas
+    if low is None and high is None:
+        return
+    if low is None or high is None:
+        given, other = ("max", "min") if low is None else ("min", "max")
+        message = f"needs {other}_replicas too: the model is scaled between them"
+        source.problem(("deployment", f"{given}_replicas"), "value", message)  # 1.
+    elif low > high:
+        message = f"more than max_replicas, which is {high}"
+        source.problem(("deployment", "min_replicas"), "value", message)  # 2.
+    elif "replicas" not in source.section("deployment"):
+        deployment.replicas = max(1, low)  # 3.
+    elif not low <= deployment.replicas <= high:
+        message = f"not between min_replicas and max_replicas, {low} and {high}"
+        source.problem(("deployment", "replicas"), "value", message)  # 3.
+
+
+def _check_gpus(source: Source, deployment: Deployment) -> None:
+    gpus, device = deployment.gpus, deployment.device
+    if gpus and device in ("cpu", "mps"):
+        source.problem(("deployment", "gpus"), "value", f'must be 0 with device = "{device}"')
+    elif gpus > 1 and ":" in device:
+        message = f'device = "{device}" is one; leave its number out for {gpus}'
+        source.problem(("deployment", "gpus"), "value", message)
