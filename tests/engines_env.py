@@ -16,6 +16,7 @@ from smmf_core.environments.state import NO, state
 
 VARIABLE = "SMMF_TEST_WITHOUT"
 GPTQ = "gptq"  # not an engine: packages that transformers needs for such checkpoints
+POSTGRES = "postgres"  # nor this: the database server of postgres_env
 _WORDS = os.environ.get(VARIABLE, "").replace(" ", "").replace("_", "-").split(",")
 WITHOUT = frozenset(filter(None, _WORDS))
 _FILES = {  # whose tests are of nothing else; others call `require`
@@ -33,7 +34,7 @@ def ignored_files() -> list[str]:
 
 def summary() -> str:
     """What is left out; "" when nothing is."""
-    known = [*ENGINES, GPTQ]
+    known = [*ENGINES, GPTQ, POSTGRES]
     unknown = WITHOUT.difference(known)
     if unknown:
         raise pytest.UsageError(f"{VARIABLE}: {', '.join(unknown)}? There are {', '.join(known)}")

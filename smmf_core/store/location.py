@@ -1,0 +1,25 @@
+"""Where a server's registry is kept when its configuration does not say.
+
+Must not create anything.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from smmf_core.config import ServerConfig
+
+
+def state_directory(name: str) -> Path:
+    """Of the server of that name: `$XDG_STATE_HOME/smmf/NAME`, else under `~/.local/state`."""
+    base = os.environ.get("XDG_STATE_HOME")
+    root = Path(base) if base else Path.home() / ".local" / "state"
+    return root / "smmf" / name
+
+
+def registry_url(config: ServerConfig) -> str:
+    """SQLAlchemy's URL: `[registry] url`, else an SQLite file in the state directory."""
+    if config.registry.url:
+        return config.registry.url
+    return f"sqlite:///{state_directory(config.server.name) / 'registry.db'}"
