@@ -40,9 +40,11 @@ KINDS: dict[str, Kind] = {
     "invalid_api_key": Kind(401, _INVALID, False),
     "permission_denied": Kind(403, _INVALID, False),
     "model_not_found": Kind(404, _INVALID, False),
+    "instance_not_found": Kind(404, _INVALID, False),
     "unknown_url": Kind(404, _INVALID, False),
     "method_not_supported": Kind(405, _INVALID, False),
     "request_timeout": Kind(408, _INVALID, True),
+    "conflict": Kind(409, _INVALID, False),
     "request_too_large": Kind(413, _INVALID, False),
     "uri_too_long": Kind(414, _INVALID, False),
     "unsupported_media_type": Kind(415, _INVALID, False),
@@ -111,6 +113,10 @@ class ApiError(Exception):
         if kind.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         return headers
+
+    def header_lines(self) -> bytes:
+        """`headers` as they stand in an HTTP head."""
+        return b"".join([b"%b: %b\r\n" % header for header in self.headers()])
 
 
 class ConfigError(Exception):

@@ -37,6 +37,12 @@ class Gauges(msgspec.Struct):
     waiting: dict[str, int] = {}
     instance_up: dict[str, tuple[str, int]] = {}  # instance -> (model, 0 or 1)
     instance_memory: dict[str, tuple[str, int]] = {}  # bytes
+    load_s: dict[str, tuple[str, float]] = {}  # instance -> (model, from the order until ready)
+    gpus: dict[str, tuple[str, dict[str, tuple[float, int]]]] = {}
+    """instance -> (model, device -> (utilisation 0..1 of the device, bytes of the instance))"""
+    alerts: dict[str, tuple[str, str, list[str]]] = {}
+    """instance, or a model for its queue -> (model, instance or "", thresholds that are crossed)"""
+    status: dict[str, str] = {}  # model -> one of lifecycle.MODEL_STATES
     restarts: dict[str, int] = {}  # model -> count
     engine: dict[str, tuple[str, dict[str, float]]] = {}  # instance -> (model, its own figures)
     ring_full: int = 0
@@ -91,6 +97,10 @@ class Metrics:
             self.gauges.waiting[name] = self.gauges.waiting.get(name, 0) + count
         self.gauges.instance_up |= dump.gauges.instance_up
         self.gauges.instance_memory |= dump.gauges.instance_memory
+        self.gauges.load_s |= dump.gauges.load_s
+        self.gauges.gpus |= dump.gauges.gpus
+        self.gauges.alerts |= dump.gauges.alerts
+        self.gauges.status |= dump.gauges.status
         self.gauges.restarts |= dump.gauges.restarts
         self.gauges.engine |= dump.gauges.engine
         self.gauges.connections += dump.gauges.connections

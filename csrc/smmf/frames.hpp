@@ -41,6 +41,7 @@ class Stream {
   // What happened, in seconds of the Router's clock.
   double opened_at = 0, admitted_at = 0, first_token_at = 0, last_token_at = 0, last_record_at = 0;
   uint64_t tokens = 0;
+  int reason = -1;  // why its last choice ended; -1: none has
   // Where its bytes are.
   bool is_dirty = false, is_blocked = false, is_ended = false, is_over = false, has_emitted = false;
 

@@ -48,20 +48,15 @@ class Scheduler {
 
   // Returns what waited, in arrival order. Running requests go on, and its workers stay known.
   std::vector<uint64_t> remove_model(int64_t id) {
-    const auto found = models_.find(id);
-    if (found == models_.end()) return {};
-    Model& model = found->second;
-    std::vector<Waiting*> waiting;
-    model.queue.each([&](Waiting& request) { waiting.push_back(&request); });
-    std::sort(waiting.begin(), waiting.end(),
-              [](const Waiting* a, const Waiting* b) { return a->arrival < b->arrival; });
+    Model* model = find(models_, id);
+    if (model == nullptr) return {};
     std::vector<uint64_t> keys;
-    for (Waiting* request : waiting) {
+    for (Waiting* request : model->queue.by_arrival()) {
       keys.push_back(request->key);
       forget_waiting(*static_cast<Request*>(request));
     }
-    model.is_listed = false;
-    drop_if_unused(model);
+    model->is_listed = false;
+    drop_if_unused(*model);
     return keys;
   }
 
@@ -86,9 +81,8 @@ class Scheduler {
 
   void worker_set(int64_t id, int64_t slots, double weight, bool accepting) {
     check_weight(weight);
-    const auto found = workers_.find(id);
-    if (found == workers_.end()) throw std::invalid_argument("worker is not up");
-    Worker& worker = found->second;
+    if (workers_.count(id) == 0) throw std::invalid_argument("worker is not up");
+    Worker& worker = workers_[id];
     worker.model->free -= worker.free();
     worker.slots = slots;
     worker.weight = weight;
@@ -99,9 +93,8 @@ class Scheduler {
 
   // Returns what ran there, in the order in which it was placed.
   std::vector<uint64_t> worker_down(int64_t id) {
-    const auto found = workers_.find(id);
-    if (found == workers_.end()) return {};
-    Worker& worker = found->second;
+    if (workers_.count(id) == 0) return {};
+    Worker& worker = workers_[id];
     Model& model = *worker.model;
     std::vector<uint64_t> keys;
     while (!worker.running.empty()) {
@@ -110,7 +103,7 @@ class Scheduler {
     }
     model.free -= worker.free();
     model.table.remove(worker);
-    workers_.erase(found);
+    workers_.erase(id);
     mark(model);  // a head that avoided another worker may have lost its choice
     drop_if_unused(model);
     return keys;
@@ -123,43 +116,53 @@ class Scheduler {
   // Requests that the next poll() will place do not count as waiting.
   int submit(const Submission& asked) {
     if (requests_.count(asked.key) != 0) return kDuplicate;
-    const auto found = models_.find(asked.model);
-    if (found == models_.end() || !found->second.is_listed) return kUnknownModel;
-    const int status = admit(found->second, asked);
-    if (status == kOk) enqueue(found->second, asked, kNoWorker, false);
+    Model* model = find(models_, asked.model);
+    if (model == nullptr || !model->is_listed) return kUnknownModel;
+    const int status = admit(*model, asked);
+    if (status == kOk) enqueue(*model, asked, kNoWorker, false);
     return status;
   }
 
   // It came back: before its equals, beyond the limits, not to `avoid` if another worker is up.
   int resubmit(const Submission& asked, int64_t avoid) {
     if (requests_.count(asked.key) != 0) return kDuplicate;
-    const auto found = models_.find(asked.model);
-    if (found == models_.end() || !found->second.is_listed) return kUnknownModel;
-    enqueue(found->second, asked, avoid, true);
+    Model* model = find(models_, asked.model);
+    if (model == nullptr || !model->is_listed) return kUnknownModel;
+    enqueue(*model, asked, avoid, true);
     return kOk;
   }
 
   // Returns the worker it ran on, kWasWaiting or kUnknownKey.
   int64_t cancel(uint64_t key) {
-    const auto found = requests_.find(key);
-    if (found == requests_.end()) return kUnknownKey;
-    if (found->second.worker != nullptr) return forget_running(found->second);
-    forget_waiting(found->second);
+    Request* request = find(requests_, key);
+    if (request == nullptr) return kUnknownKey;
+    if (request->worker != nullptr) return forget_running(*request);
+    forget_waiting(*request);
     return kWasWaiting;
   }
 
   // False for a key that does not run.
   bool finish(uint64_t key) {
-    const auto found = requests_.find(key);
-    if (found == requests_.end() || found->second.worker == nullptr) return false;
-    forget_running(found->second);
+    Request* request = find(requests_, key);
+    if (request == nullptr || request->worker == nullptr) return false;
+    forget_running(*request);
     return true;
   }
 
   void correct_tokens(uint64_t key, int64_t tokens) {
-    const auto found = requests_.find(key);
-    if (found == requests_.end()) return;
-    found->second.model->queue.correct(found->second, std::max<int64_t>(tokens, 0), weights_);
+    Request* request = find(requests_, key);
+    if (request == nullptr) return;
+    request->model->queue.correct(*request, std::max<int64_t>(tokens, 0), weights_);
+  }
+
+  // What waits for the model may wait until then, `only_later`: if that is longer than it may now.
+  void set_wait_until(int64_t model_id, double until, bool only_later) {
+    Model* model = find(models_, model_id);
+    if (model == nullptr) return;
+    model->queue.each([&](Waiting& request) {
+      const double deadline = std::min(until, request.latest);
+      if (!only_later || deadline > request.deadline) deadlines_.move(request, deadline);
+    });
   }
 
   // Ends what waited too long, then places what can be placed; allocates nothing when idle.
@@ -183,43 +186,38 @@ class Scheduler {
 
   // --- counts ---
 
-  std::pair<int64_t, int64_t> waiting(int64_t model) const {
-    const auto found = models_.find(model);
-    if (found == models_.end()) return {0, 0};
-    const WaitQueue& queue = found->second.queue;
-    return {static_cast<int64_t>(queue.count()), queue.tokens()};
+  std::pair<int64_t, int64_t> waiting(int64_t model_id) const {
+    const Model* model = find(models_, model_id);
+    if (model == nullptr) return {0, 0};
+    return {static_cast<int64_t>(model->queue.count()), model->queue.tokens()};
   }
-  int64_t running(int64_t model) const {
-    const auto found = models_.find(model);
-    return found == models_.end() ? 0 : found->second.running;
+  double oldest(int64_t model_id) const {
+    const Model* model = find(models_, model_id);
+    return model == nullptr ? kNever : model->queue.oldest();
+  }
+  int64_t running(int64_t model_id) const {
+    const Model* model = find(models_, model_id);
+    return model == nullptr ? 0 : model->running;
+  }
+  int64_t free_slots(int64_t model_id) const {
+    const Model* model = find(models_, model_id);
+    return model == nullptr ? 0 : model->free;
   }
   int64_t in_flight(int64_t worker) const {
-    const auto found = workers_.find(worker);
-    return found == workers_.end() ? 0 : found->second.taken;
-  }
-  int64_t free_slots(int64_t model) const {
-    const auto found = models_.find(model);
-    return found == models_.end() ? 0 : found->second.free;
+    const Worker* found = find(workers_, worker);
+    return found == nullptr ? 0 : found->taken;
   }
   int64_t position(uint64_t key) const {
-    const auto found = requests_.find(key);
-    if (found == requests_.end() || found->second.worker != nullptr) return -1;
-    return static_cast<int64_t>(found->second.model->queue.before(found->second, weights_));
+    const Request* request = find(requests_, key);
+    if (request == nullptr || request->worker != nullptr) return -1;
+    return static_cast<int64_t>(request->model->queue.before(*request, weights_));
   }
 
  private:
-  static void check_weight(double weight) {
-    if (!(weight >= 0) || weight == kNever) {
-      throw std::invalid_argument("a worker's weight must be a number, not below 0");
-    }
-  }
-
-  static int admit(const Model& model, const Submission& asked) {
-    const int64_t queued = static_cast<int64_t>(model.queue.count()) - model.free;
-    if (queued < 0) return kOk;
-    if (model.max_waiting > 0 && queued >= model.max_waiting) return kQueueFull;
-    const int64_t tokens = model.queue.tokens() + std::max<int64_t>(asked.tokens, 0);
-    return model.max_waiting_tokens > 0 && tokens > model.max_waiting_tokens ? kTokensFull : kOk;
+  template <class Records, class Id>
+  static auto find(Records& records, Id id) -> decltype(&records.begin()->second) {
+    const auto found = records.find(id);
+    return found == records.end() ? nullptr : &found->second;
   }
 
   void enqueue(Model& model, const Submission& asked, int64_t avoid, bool returned) {
@@ -228,7 +226,9 @@ class Scheduler {
     request.tenant = asked.tenant;
     request.priority = asked.priority;
     request.tokens = std::max<int64_t>(asked.tokens, 0);
+    request.since = asked.now;
     request.deadline = asked.deadline;
+    request.latest = asked.latest;
     request.arrival = ++arrivals_;
     request.model = &model;
     request.width = asked.width;

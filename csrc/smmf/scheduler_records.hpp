@@ -1,9 +1,12 @@
-// What the scheduler is asked and answers, and its records of models, workers and requests.
+// What the scheduler is asked and answers, its records of models, workers and requests, and what may
+// enter them.
 //
-// Data only; the invariants between the records are the scheduler's (scheduler.hpp).
+// The invariants between the records are the scheduler's (scheduler.hpp).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <stdexcept>
 
 #include "smmf/placement.hpp"
 #include "smmf/wait_queue.hpp"
@@ -22,7 +25,9 @@ struct Submission {
   int64_t priority;
   int64_t width;   // slots it needs at once
   int64_t tokens;  // its size, for fairness and the limit
-  double deadline;
+  double deadline;         // of its wait
+  double latest = kNever;  // set_wait_until never moves the deadline beyond it
+  double now = 0;
 };
 
 struct Assignment {
@@ -58,5 +63,20 @@ struct Request : Waiting {
   int64_t slots_taken = 0;
   int64_t avoid = kNoWorker;
 };
+
+inline void check_weight(double weight) {
+  if (!(weight >= 0) || weight == kNever) {
+    throw std::invalid_argument("a worker's weight must be a number, not below 0");
+  }
+}
+
+// Whether the model's queue takes one more.
+inline int admit(const Model& model, const Submission& asked) {
+  const int64_t queued = static_cast<int64_t>(model.queue.count()) - model.free;
+  if (queued < 0) return kOk;
+  if (model.max_waiting > 0 && queued >= model.max_waiting) return kQueueFull;
+  const int64_t tokens = model.queue.tokens() + std::max<int64_t>(asked.tokens, 0);
+  return model.max_waiting_tokens > 0 && tokens > model.max_waiting_tokens ? kTokensFull : kOk;
+}
 
 }  // namespace smmf

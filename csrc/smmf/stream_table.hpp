@@ -135,6 +135,7 @@ class StreamTable {
     if (record.kind == kAdmit) stream->Admit(now);
     if (record.kind == kTokens || record.kind == kData) CountTokens(record, now, stream);
     if (record.kind == kResult) stream->last_token_at = now;
+    if (record.kind == kChoiceEnd) stream->reason = static_cast<int>(record.count & 3);
     if (stream->frame != nullptr && record.kind == kTokens) {
       Text(record, stream);
     } else if (stream->frame != nullptr && record.kind == kChoiceEnd) {

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from smmf_core.metrics import Metrics, ModelMetrics
+from smmf_core.metrics import Gauges, Metrics, ModelMetrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
@@ -56,6 +56,8 @@ class _Collector:
         for field, (name, text) in _HISTOGRAMS.items():
             yield _histogram(self._metrics.models, field, name, text)
         yield from _gauges(self._metrics)
+        yield from _instances(self._metrics.gauges)
+        yield from _engines(self._metrics.gauges.engine)
 
 
 def _counters(models: dict[str, ModelMetrics]) -> Iterator[Metric]:
@@ -103,20 +105,15 @@ def _gauges(metrics: Metrics) -> Iterator[Metric]:
         running.add_metric([model], count)
     for model, count in gauges.waiting.items():
         waiting.add_metric([model], count)
-    up = GaugeMetricFamily(
-        "smmf_instance_up", "Whether the instance answers.", labels=["model", "instance"]
-    )
-    for instance, (model, is_up) in gauges.instance_up.items():
-        up.add_metric([model, instance], is_up)
-    memory = GaugeMetricFamily(
-        "smmf_instance_memory_bytes", "Resident memory.", labels=["model", "instance"]
-    )
-    for instance, (model, size) in gauges.instance_memory.items():
-        memory.add_metric([model, instance], size)
     restarts = CounterMetricFamily("smmf_restarts", "Instances restarted.", labels=["model"])
     for model, count in gauges.restarts.items():
         restarts.add_metric([model], count)
-    yield from (running, waiting, up, memory, restarts, *_engines(gauges.engine))
+    status = GaugeMetricFamily(
+        "smmf_model_status", "1 for the state that the model is in.", labels=["model", "status"]
+    )
+    for model, state in gauges.status.items():
+        status.add_metric([model, state], 1)
+    yield from (running, waiting, restarts, status)
     yield CounterMetricFamily("smmf_ring_full", "Times a ring was full.", gauges.ring_full)
     yield CounterMetricFamily(
         "smmf_late_records", "Records of requests that had ended.", gauges.late_records
@@ -127,15 +124,61 @@ def _gauges(metrics: Metrics) -> Iterator[Metric]:
     )
 
 
+def _instances(gauges: Gauges) -> Iterator[Metric]:
+    """What is told of each instance."""
+    labels = ["model", "instance"]
+    up = GaugeMetricFamily("smmf_instance_up", "Whether the instance answers.", labels=labels)
+    for instance, (model, is_up) in gauges.instance_up.items():
+        up.add_metric([model, instance], is_up)
+    memory = GaugeMetricFamily("smmf_instance_memory_bytes", "Resident memory.", labels=labels)
+    for instance, (model, size) in gauges.instance_memory.items():
+        memory.add_metric([model, instance], size)
+    load = GaugeMetricFamily(
+        "smmf_load_seconds", "From the order to load until it was ready.", labels=labels
+    )
+    for instance, (model, load_s) in gauges.load_s.items():
+        load.add_metric([model, instance], load_s)
+    alerts = GaugeMetricFamily(
+        "smmf_health_alerts", "1 while a threshold is crossed.", labels=[*labels, "reason"]
+    )
+    for model, instance, causes in gauges.alerts.values():
+        for cause in causes:
+            alerts.add_metric([model, instance, cause], 1)
+    yield from (up, memory, load, alerts, *_gpus(gauges.gpus))
+
+
+def _gpus(gpus: dict[str, tuple[str, dict[str, tuple[float, int]]]]) -> Iterator[Metric]:
+    labels = ["model", "instance", "gpu"]
+    utilization = GaugeMetricFamily(
+        "smmf_gpu_utilization_ratio", "How busy the instance's GPU is, 0 to 1.", labels=labels
+    )
+    memory = GaugeMetricFamily(
+        "smmf_gpu_memory_bytes", "What the instance holds of its GPU's memory.", labels=labels
+    )
+    for instance, (model, devices) in gpus.items():
+        for gpu, (ratio, size) in devices.items():
+            utilization.add_metric([model, instance, gpu], ratio)
+            memory.add_metric([model, instance, gpu], size)
+    yield from (utilization, memory)
+
+
 def _engines(engines: dict[str, tuple[str, dict[str, float]]]) -> Iterator[Metric]:
-    """What engines tell of themselves, as `smmf_engine_<their name>`; `..._total` are counters."""
+    """What engines tell of themselves, as `smmf_engine_<their name>`; `..._total` are counters.
+
+    Names that differ only in what a metric's name may not hold are one metric, of which an instance
+    has one value: the first.
+    """
     families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
     for instance, (model, figures) in engines.items():
+        told = set()
         for name, value in figures.items():
-            if name not in families:
-                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                shown = "smmf_engine_" + _NO_NAME.sub("_", name)
+            shown = "smmf_engine_" + _NO_NAME.sub("_", name)
+            if shown in told:
+                continue
+            told.add(shown)
+            if shown not in families:
+                kind = CounterMetricFamily if shown.endswith("_total") else GaugeMetricFamily
                 text = f"The engine's own {name}."
-                families[name] = kind(shown, text, labels=["model", "instance"])
-            families[name].add_metric([model, instance], value)
+                families[shown] = kind(shown, text, labels=["model", "instance"])
+            families[shown].add_metric([model, instance], value)
     yield from families.values()

@@ -106,6 +106,7 @@ class HttpProtocol(asyncio.Protocol):
         self._queue = self._coming = self._transport = self._parser = None
         if active is not None and active.refusal is None:
             self._guard(self._app.on_disconnect, active)
+            active.answer = None
 
     def eof_received(self) -> bool:
         """A client that closed its side is gone, even with a response under way.
@@ -281,6 +282,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._active is not request:
             return
         self._active = None
+        request.answer = None  # it knows the request: no cycles
         if request.refusal is not None:
             self._linger()
         elif not request.keep_alive or self._server.is_draining:

@@ -17,8 +17,6 @@ from smmf_core.errors import ApiError
 if TYPE_CHECKING:
     from smmf_core.http.protocol import HttpProtocol
 
-Headers = list[tuple[bytes, bytes]]
-
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _NO_BODY = frozenset({204, 304})
 _ID_CHARACTERS = (string.ascii_letters + string.digits + "._-").encode()
@@ -83,25 +81,26 @@ class Request:
             return given
         return b"req_%x" % next(_ids)
 
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole response in one write."""
-        length = [] if status in _NO_BODY else [(b"content-length", b"%d" % len(body))]
-        head = self._head(status, [*length, *headers])
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """A whole response in one write. `headers`: lines, each with its end."""
+        if status not in _NO_BODY:
+            headers = b"content-length: %d\r\n%b" % (len(body), headers)
+        head = self._head(status, headers)
         is_bare = self.method == "HEAD" or status in _NO_BODY
         self.connection.send(self, head if is_bare else head + body)
         self.connection.on_response_end(self)
 
     def respond_error(self, error: ApiError) -> None:
         """An error that the HTTP side found: the envelope every other error has too."""
-        headers = [(b"content-type", b"application/json"), (b"x-request-id", self.id())]
+        headers = b"content-type: application/json\r\nx-request-id: %b\r\n" % self.id()
         if error.code == "unsupported_media_type":
-            headers.append((b"accept-encoding", b"gzip, deflate"))
-        self.respond(error.status, [*headers, *error.headers()], error.body())
+            headers += b"accept-encoding: gzip, deflate\r\n"
+        self.respond(error.status, headers + error.header_lines(), error.body())
 
-    def head(self, status: int, headers: Headers) -> bytes:
+    def head(self, status: int, headers: bytes) -> bytes:
         """The head of a streaming response, for whoever sends the stream."""
         if self.chunked:
-            return self._head(status, [*headers, (b"transfer-encoding", b"chunked")])
+            return self._head(status, headers + b"transfer-encoding: chunked\r\n")
         self.keep_alive = False
         return self._head(status, headers)
 
@@ -121,11 +120,10 @@ class Request:
     def abort(self) -> None:
         self.connection.abort()
 
-    def _head(self, status: int, headers: Headers) -> bytes:
+    def _head(self, status: int, headers: bytes) -> bytes:
         if not self.keep_alive or self.connection.is_draining:
             self.keep_alive = False
-            headers = [*headers, (b"connection", b"close")]
+            headers += b"connection: close\r\n"
         elif self.version == "1.0":
-            headers = [*headers, (b"connection", b"keep-alive")]
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        return _STATUS_LINES[status] + b"".join(lines) + b"\r\n"
+            headers += b"connection: keep-alive\r\n"
+        return b"%b%b\r\n" % (_STATUS_LINES[status], headers)

@@ -54,8 +54,9 @@ class StreamTable:
     def unblock(self, key: int) -> None: ...
     def ended(self, key: int) -> bool:
         """Whether the body has ended and all its bytes have left."""
-    def stats(self, key: int) -> tuple[float, float, float, float, int]:
-        """(opened, admitted, first token, last token at, tokens); 0.0 where not yet."""
+    def stats(self, key: int) -> tuple[float, float, float, float, int, int]:
+        """(opened, admitted, first token, last token at, tokens, why the last choice ended); 0.0
+        and -1 where not yet."""
     def stale(self, now: float, first_s: float, between_s: float) -> list[int]: ...
     def emitted(self, key: int) -> tuple[bool, int]:
         """(whether bytes have left, tokens seen)"""

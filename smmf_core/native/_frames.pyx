@@ -35,6 +35,7 @@ cdef extern from "smmf/stream_table.hpp" namespace "smmf" nogil:
         double last_token_at
         double last_record_at
         uint64_t tokens
+        int reason
         bool is_ended
         bool is_blocked
         bool has_emitted
@@ -151,7 +152,7 @@ cdef class StreamTable:
         if stream == NULL:
             raise KeyError(key)
         return (stream.opened_at, stream.admitted_at, stream.first_token_at, stream.last_token_at,
-                stream.tokens)
+                stream.tokens, stream.reason)
 
     def stale(self, double now, double first_s, double between_s):
         cdef vector[uint64_t] keys

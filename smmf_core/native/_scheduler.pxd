@@ -24,6 +24,8 @@ cdef extern from "smmf/scheduler.hpp" namespace "smmf" nogil:
         int64_t width
         int64_t tokens
         double deadline
+        double latest
+        double now
 
     cdef struct Assignment:
         uint64_t key
@@ -59,7 +61,9 @@ cdef extern from "smmf/scheduler.hpp" namespace "smmf" nogil:
         bool finish(uint64_t) except +
         void correct_tokens(uint64_t, int64_t) except +
         void poll(double, vector[Assignment]&, vector[uint64_t]&) except +
+        void set_wait_until(int64_t, double, bool) except +
         double next_deadline()
+        double oldest(int64_t)
         pair[int64_t, int64_t] waiting(int64_t)
         int64_t running(int64_t)
         int64_t in_flight(int64_t)

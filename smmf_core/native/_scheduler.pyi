@@ -68,8 +68,10 @@ class Scheduler:
         tokens: int,
         deadline: float,
         now: float,
+        latest: float = ...,
     ) -> int:
-        """Returns a status. A deadline already past is reported by the next poll()."""
+        """Returns a status. A deadline already past is reported by the next poll(); `latest` bounds
+        what set_wait_until may make of it, inf by default."""
 
     def resubmit(
         self,
@@ -82,6 +84,7 @@ class Scheduler:
         deadline: float,
         now: float,
         exclude_worker: int,
+        latest: float = ...,
     ) -> int:
         """As submit, before its equals, beyond the limits, and elsewhere if there is elsewhere."""
 
@@ -94,6 +97,10 @@ class Scheduler:
     def correct_tokens(self, key: int, tokens: int) -> None:
         """The real size is known: its tenant's account and the limits are put right."""
 
+    def set_wait_until(self, model: int, until: float, only_later: bool) -> None:
+        """A new deadline for all that waits for the model; `only_later`: where it is a later one.
+        A request's `latest` is never passed."""
+
     def poll(self, now: float) -> tuple[list[tuple[int, int]], list[int]]:
         """Returns ([(key, worker)] that run from now on, [keys whose deadline is past])."""
 
@@ -102,6 +109,9 @@ class Scheduler:
 
     def waiting(self, model: int) -> tuple[int, int]:
         """Requests and tokens that wait."""
+
+    def oldest(self, model: int) -> float:
+        """When the request that has waited longest began to wait; inf if none waits."""
 
     def running(self, model: int) -> int:
         """Requests that run."""

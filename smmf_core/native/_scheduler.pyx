@@ -5,6 +5,7 @@ import sys
 import traceback
 from typing import NamedTuple
 
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
 from libcpp cimport bool
 
@@ -97,18 +98,20 @@ cdef class Scheduler:
 
     def submit(
         self, uint64_t key, int64_t model, int64_t tenant, int64_t priority, int64_t width,
-        int64_t tokens, double deadline, double now,
+        int64_t tokens, double deadline, double now, double latest=INFINITY,
     ):
         return self.native.submit(
-            Submission(key, model, tenant, priority, width, tokens, deadline)
+            Submission(key, model, tenant, priority, width, tokens, deadline, latest, now)
         )
 
     def resubmit(
         self, uint64_t key, int64_t model, int64_t tenant, int64_t priority, int64_t width,
         int64_t tokens, double deadline, double now, int64_t exclude_worker,
+        double latest=INFINITY,
     ):
         return self.native.resubmit(
-            Submission(key, model, tenant, priority, width, tokens, deadline), exclude_worker
+            Submission(key, model, tenant, priority, width, tokens, deadline, latest, now),
+            exclude_worker,
         )
 
     def cancel(self, uint64_t key):
@@ -120,6 +123,9 @@ cdef class Scheduler:
     def correct_tokens(self, uint64_t key, int64_t tokens):
         self.native.correct_tokens(key, tokens)
 
+    def set_wait_until(self, int64_t model, double until, bool only_later):
+        self.native.set_wait_until(model, until, only_later)
+
     def poll(self, double now):
         self.native.poll(now, self.assigned, self.expired)
         return [(a.key, a.worker) for a in self.assigned], self.expired
@@ -129,6 +135,9 @@ cdef class Scheduler:
 
     def waiting(self, int64_t model):
         return self.native.waiting(model)
+
+    def oldest(self, int64_t model):
+        return self.native.oldest(model)
 
     def running(self, int64_t model):
         return self.native.running(model)

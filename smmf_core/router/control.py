@@ -18,19 +18,22 @@ import msgspec
 
 from smmf_core import __version__
 from smmf_core.config import ServerConfig
-from smmf_core.http.protocol import ServerState
-from smmf_core.messages import (
-    PROTOCOL,
+from smmf_core.control_messages import (
     Attach,
     Detach,
     Drain,
     Hello,
+    Loading,
+    LoadWanted,
     PeerMetrics,
     Registry,
     RouterReport,
     Welcome,
     WorkerLost,
 )
+from smmf_core.http.access_log import access_log
+from smmf_core.http.protocol import ServerState
+from smmf_core.messages import PROTOCOL
 from smmf_core.router.shell import RouterShell
 from smmf_core.wire.control import ControlClient
 
@@ -49,6 +52,7 @@ class RouterControl:
         self.shell: RouterShell | None = None
         self.state = "starting"
         self.ended = asyncio.Event()
+        self._run_dir = run_dir
         self._endpoint = run_dir / f"router-{router}-{epoch}.sock"
         self._listen = listen
         self._loop = asyncio.get_running_loop()
@@ -63,7 +67,7 @@ class RouterControl:
         """Reconnect, report, and look whether it is time to end."""
         self._watch()
         if self.shell is not None:
-            self.shell.check_timeouts(now)
+            self.shell.on_tick(now)
         self.server.sweep(now)
         if now >= self._report_at:
             self.report()
@@ -93,8 +97,7 @@ class RouterControl:
         if self.shell is None:
             return
         scheduler, fleet = self.shell.core.scheduler, self.shell.core.fleet
-        used = [index for index in fleet.used if index in fleet.models]
-        models = [(i, scheduler.waiting(i)[0], scheduler.running(i)) for i in used]
+        models = self.shell.core.loads(time.monotonic())
         workers = [(w, scheduler.in_flight(w)) for w in fleet.workers]
         gauges = self.shell.metrics.gauges
         gauges.connections = len(self.server.connections)
@@ -129,6 +132,8 @@ class RouterControl:
             shell.peers = message.dumps
         elif isinstance(message, Registry):
             shell.core.on_registry(message)
+        elif isinstance(message, Loading):
+            shell.core.fleet.on_loading(message, time.monotonic())
 
     def _on_welcome(self, welcome: Welcome, fds: list[int]) -> None:
         self._welcome = welcome
@@ -138,13 +143,18 @@ class RouterControl:
             return
         config = msgspec.msgpack.decode(welcome.spec, type=ServerConfig)
         logging.getLogger().setLevel(config.log.level.upper())
-        self.shell = RouterShell(self._endpoint, self.epoch, config)
+        log = access_log(self._run_dir, config.log)
+        self.shell = RouterShell(self._endpoint, self.epoch, config, log)
         self.shell.on_worker_lost = self._on_worker_lost
+        self.shell.on_load_wanted = self._on_load_wanted
         self._listener = socket.socket(fileno=fds[0])
         self._listen(self._listener)
 
     def _on_worker_lost(self, worker: int, incarnation: int, reason: str) -> None:
         self._client.send(WorkerLost(worker, incarnation, reason))
+
+    def _on_load_wanted(self, model: int) -> None:
+        self._client.send(LoadWanted(model))
 
     def _hello(self) -> tuple[Hello, list[int]]:
         attached = self.shell.attached if self.shell is not None else []

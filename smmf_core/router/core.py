@@ -11,11 +11,11 @@ import math
 from typing import Protocol
 
 from smmf_core.config import Timeouts
+from smmf_core.control_messages import ModelLoad, Registry
 from smmf_core.errors import ApiError
 from smmf_core.messages import (
     Cancel,
     Failure,
-    Registry,
     Request,
     Result,
     Submit,
@@ -25,11 +25,12 @@ from smmf_core.messages import (
 )
 from smmf_core.native import _scheduler
 from smmf_core.native._scheduler import Scheduler
-from smmf_core.router.fleet import Fleet, Model
+from smmf_core.router.fleet import ON_DEMAND, Fleet, Model
+from smmf_core.router.loading import still_loading
 from smmf_core.router.retry_after import ServiceRate
 
 MAX_ATTEMPTS = 3  # a request that was open on so many dying Workers is taken for their killer
-_RETRY_AFTER_LOADING_S = 5.0
+_LOAD_WANTED_S = 1.0  # how often the Controller is asked again for a model that nobody loads
 _ENDED_DEADLINES = 1024  # deadlines of ended requests that may be kept
 
 
@@ -50,6 +51,7 @@ class Effects(Protocol):
 
     def send(self, worker: int, messages: list[ToWorker]) -> bool: ...
     def worker_lost(self, worker: int, reason: str) -> None: ...
+    def load_wanted(self, model: int) -> None: ...
 
 
 class Open:
@@ -59,6 +61,7 @@ class Open:
         "accepted_at",
         "admitted",
         "deadline",
+        "has_own_time",
         "instance",
         "key",
         "model",
@@ -87,6 +90,13 @@ class Open:
         self.accepted_at = 0.0
         self.placed_at = 0.0
         self.deadline = math.inf
+        self.has_own_time = False  # the client said how long it waits
+
+    def end(self) -> Sink:
+        """Who is to be told of the one end. They let go of each other: requests make no cycles."""
+        sink = self.sink
+        del self.sink
+        return sink
 
 
 class RouterCore:
@@ -103,6 +113,7 @@ class RouterCore:
         self._rate = ServiceRate()
         self._next_key = 1
         self._deadlines: list[tuple[float, int]] = []
+        self._loads: dict[Model, float] = {}  # waited for, and when the Controller was last asked
 
     # --- requests ---
 
@@ -123,30 +134,29 @@ class RouterCore:
         submit.key = key
         total_s = timeout_s or self._timeouts.total_s
         if total_s:
+            request.has_own_time = timeout_s is not None
             request.deadline = now + total_s
             self._add_deadline(request.deadline, key)
-        wait_s = self._timeouts.queue_s if model.was_ready else self._timeouts.load_wait_s
-        wait_until = min(now + wait_s, request.deadline)
         status = self.scheduler.submit(
-            key, model.index, tenant, submit.priority, width, tokens, wait_until, now
-        )
+            key, model.index, tenant, submit.priority, width, tokens,
+            self._wait_until(request, now), now, request.deadline,
+        )  # fmt: skip
         if status != _scheduler.OK:
             raise self._queue_full(model)
+        model.accepted += 1
+        if not model.is_loaded:
+            self._want(model, now)
         self.open[key] = request
         return request
 
     def cancel(self, key: int) -> bool:
         """The client is gone: give back the slots, tell the Worker. False if it had ended."""
-        request = self.open.pop(key, None)
-        if request is None:
-            return False
-        worker = self.scheduler.cancel(key)
-        if worker >= 0:
-            self._effects.send(worker, [Cancel(key, request.submit.attempt)])
-        return True
+        return self._cancel(key) is not None
 
     def turn(self, now: float) -> None:
         """Place what can be placed, one frame per Worker; end what waited too long."""
+        if self.fleet.turned:
+            self._begin_waits(now)
         assignments, expired = self.scheduler.poll(now)
         frames: dict[int, list[ToWorker]] = {}
         for key, worker in assignments:
@@ -165,6 +175,51 @@ class RouterCore:
             self.on_worker_down(worker, self.fleet.workers[worker].incarnation, now)
         if unreachable:
             self.turn(now)
+
+    # --- loading ---
+
+    def loads(self, now: float) -> list[ModelLoad]:
+        """What there is of each model's requests, for the Controller."""
+        scheduler, models = self.scheduler, self.fleet.models
+        return [
+            ModelLoad(
+                index,
+                scheduler.waiting(index)[0],
+                scheduler.running(index),
+                models[index].accepted,
+                max(0.0, now - scheduler.oldest(index)),
+                models[index].keep_alive_s,
+            )
+            for index in self.fleet.used
+            if index in models
+        ]
+
+    def want_loads(self, now: float) -> None:
+        """Ask for the models that requests wait for and nobody loads; call it often."""
+        for model in list(self._loads):
+            if model.is_loaded or not self.scheduler.waiting(model.index)[0]:
+                del self._loads[model]
+            elif model.entry.state == ON_DEMAND and now >= self._loads[model] + _LOAD_WANTED_S:
+                self._loads[model] = now
+                self._effects.load_wanted(model.index)
+
+    def _want(self, model: Model, now: float) -> None:
+        """Somebody waits for a model that is not loaded."""
+        self.fleet.used.add(model.index)
+        if model not in self._loads:
+            self._loads[model] = -math.inf
+            self.want_loads(now)
+
+    def _begin_waits(self, now: float) -> None:
+        """Waiting for a slot and waiting for a load have a time each: as a model turns from one to
+        the other, what waits for it gets the other's whole time. A load never shortens a wait."""
+        for model in self.fleet.turned:
+            timeouts, is_loaded = self._timeouts, model.is_loaded
+            until = now + (timeouts.queue_s if is_loaded else timeouts.load_wait_s)
+            self.scheduler.set_wait_until(model.index, until, not is_loaded)
+            if not is_loaded and self.scheduler.waiting(model.index)[0]:
+                self._want(model, now)
+        self.fleet.turned.clear()
 
     # --- from the Controller ---
 
@@ -194,12 +249,12 @@ class RouterCore:
         request = self._end(key)
         if request is not None:
             self._rate.ended(request.model.index, now)
-            request.sink.finished(usage)
+            request.end().finished(usage)
 
     def on_fail(self, key: int, failure: Failure) -> None:
         request = self._end(key)
         if request is not None:
-            request.sink.failed(ApiError(failure.code, failure.message, failure.param))
+            request.end().failed(ApiError(failure.code, failure.message, failure.param))
 
     def on_stale(self, key: int) -> None:
         """No record for longer than the time-out. It means nothing while the request waits for
@@ -213,9 +268,9 @@ class RouterCore:
 
     def abort(self, key: int, error: ApiError) -> None:
         """End a request with an error from here, and tell its Worker."""
-        request = self.open.get(key)
-        if request is not None and self.cancel(key):
-            request.sink.failed(error)
+        sink = self._cancel(key)
+        if sink is not None:
+            sink.failed(error)
 
     def on_worker_down(self, worker: int, incarnation: int, now: float) -> None:
         """A Worker died; its ring has been drained. What sent nothing is placed again."""
@@ -246,19 +301,32 @@ class RouterCore:
             submit.attempt += 1
             request.worker = -1
             self.scheduler.resubmit(
-                request.key,
-                request.model.index,
-                request.tenant,
-                submit.priority,
-                request.width,
-                request.tokens,
-                min(now + self._timeouts.queue_s, request.deadline),
-                now,
-                worker,
-            )
+                request.key, request.model.index, request.tenant, submit.priority, request.width,
+                request.tokens, self._wait_until(request, now), now, worker, request.deadline,
+            )  # fmt: skip
+            if not request.model.is_loaded:
+                self._want(request.model, now)
             return
         del self.open[request.key]
-        request.sink.failed(error)
+        request.end().failed(error)
+
+    def _cancel(self, key: int) -> Sink | None:
+        request = self.open.pop(key, None)
+        if request is None:
+            return None
+        worker = self.scheduler.cancel(key)
+        if worker >= 0:
+            self._effects.send(worker, [Cancel(key, request.submit.attempt)])
+        return request.end()
+
+    def _wait_until(self, request: Open, now: float) -> float:
+        """When a wait that begins now is over: for a slot, or for a load. For the latter the
+        client's own time counts, be it longer than ours."""
+        if request.model.is_loaded:
+            return min(now + self._timeouts.queue_s, request.deadline)
+        if request.has_own_time:
+            return request.deadline
+        return min(now + self._timeouts.load_wait_s, request.deadline)
 
     def _end(self, key: int) -> Open | None:
         request = self.open.pop(key, None)
@@ -268,16 +336,15 @@ class RouterCore:
 
     def _expire(self, request: Open, now: float) -> None:
         model = request.model
-        if request.deadline <= now:
+        if not model.is_loaded:
+            error = still_loading(model, now)
+        elif request.deadline <= now:
             error = ApiError("queue_timeout", "The request's time ended while it waited.")
-        elif model.was_ready:
+        else:
             waited = now - request.accepted_at
             text = f"No replica of '{model.name}' became free within {waited:.0f} s."
             error = ApiError("queue_timeout", text, retry_after_s=self._retry_after(model, now))
-        else:
-            text = f"The model '{model.name}' is still loading."
-            error = ApiError("model_loading", text, "model", _RETRY_AFTER_LOADING_S)
-        request.sink.failed(error)
+        request.end().failed(error)
 
     def _add_deadline(self, deadline: float, key: int) -> None:
         """Also forgets those of ended requests, once they are the most."""

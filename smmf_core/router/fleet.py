@@ -9,8 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from smmf_core.control_messages import (
+    Loading,
+    ModelEntry,
+    Registry,
+    WorkerEntry,
+)
 from smmf_core.errors import ApiError, CannotStart
-from smmf_core.messages import ModelEntry, Registry, WorkerEntry
 from smmf_core.native import _scheduler
 from smmf_core.native._scheduler import Scheduler
 from smmf_core.plugins import PLACEMENT, load
@@ -23,15 +28,23 @@ STRATEGIES = {
     "least_connections": _scheduler.LEAST_CONNECTIONS,
     "weighted": _scheduler.WEIGHTED,
 }
-OUT_OF_SERVICE = frozenset({"stopped", "failed", "offline"})
+OUT_OF_SERVICE = frozenset({"stopping", "stopped", "failed", "offline"})
+ON_DEMAND = "registered"  # not loaded, its first request loads it
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Model:
+    """One model as this Router has it."""
+
     index: int
     name: str
     entry: ModelEntry
-    was_ready: bool = False  # had a Worker once: a request now waits for a slot, not for a load
+    online: int  # Workers in rotation that are up
+    is_loaded: bool  # there is one: a request waits for a slot; else it waits for the model
+    accepted: int = 0  # requests, since the Router's start
+    keep_alive_s: float | None = None  # as the newest request that gave one has it; -1: for ever
+    loading: Loading | None = None  # how far its load is, and when that was told
+    loading_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -71,6 +84,7 @@ class Fleet:
         self._slots: dict[tuple[int, int], int] = {}  # (worker, incarnation) whose ring is here
         self._ready: set[tuple[int, int]] = set()
         self.used: set[int] = set()  # models that had a request or a Worker: what reports name
+        self.turned: set[Model] = set()  # those that have become loaded, or are so no more
         self.version = -1
         self._was_settled = False
 
@@ -79,6 +93,9 @@ class Fleet:
     def find_adapter(self, name: str) -> tuple[Model, str]:
         """The model that a client named, and which of its adapters, if any ("")."""
         return (self._adapters.get(name) if ":" in name else None) or (self.find(name), "")
+
+    def has(self, name: str) -> bool:
+        return name in self._names
 
     def find(self, name: str) -> Model:
         model = self._names.get(name)
@@ -116,11 +133,16 @@ class Fleet:
         for index, entry in entries.items():
             model = self.models.get(index)
             if model is None:
-                model = self.models[index] = Model(index, entry.name, entry)
+                replicas = self.workers.values()
+                online = sum(replica.online for replica in replicas if replica.model == index)
+                model = self.models[index] = Model(index, entry.name, entry, online, online > 0)
+            elif model.entry == entry:
+                continue
+            if entry.state != model.entry.state:
+                model.loading = None
             model.entry = entry
             if entry.state in OUT_OF_SERVICE:
                 orphans += self._scheduler.remove_model(index)
-                model.was_ready = False
             strategy, rule = _placement(entry.strategy)
             limits = entry.max_queue, entry.max_queue_tokens
             self._scheduler.set_model(index, strategy, *limits, rule)
@@ -156,19 +178,32 @@ class Fleet:
         if replica is None or replica.incarnation != incarnation:
             return []
         del self.workers[worker]
+        if replica.online:
+            self._count(replica.model, -1)
         keys = self._scheduler.worker_down(worker)
         self._raise(worker)  # its successor may be here already
         return keys
 
+    def on_loading(self, loading: Loading, now: float) -> None:
+        model = self.models.get(loading.model)
+        if model is not None and not model.is_loaded:
+            model.loading, model.loading_at = loading, now
+
     @property
     def is_ready(self) -> bool:
-        """Whether one model can answer, and once everything that starts with the server has."""
-        return self._was_settled and any(replica.online for replica in self.workers.values())
+        """Whether one model can answer, and once everything that starts with the server has.
+
+        A model that its first request loads can answer.
+        """
+        models = self.models.values()
+        return self._was_settled and any(m.is_loaded or m.entry.state == ON_DEMAND for m in models)
 
     def _update_worker(self, entry: WorkerEntry) -> None:
         replica = self.workers.get(entry.worker)
         if replica is not None and replica.incarnation == entry.incarnation:
-            replica.online = entry.online
+            if replica.online != entry.online:
+                replica.online = entry.online
+                self._count(replica.model, 1 if entry.online else -1)
             self._scheduler.worker_set(entry.worker, replica.slots, entry.weight, entry.online)
         self._raise(entry.worker)
 
@@ -188,7 +223,20 @@ class Fleet:
             worker, entry.incarnation, entry.instance, entry.model, slots, entry.online
         )
         self.used.add(entry.model)
-        self.models[entry.model].was_ready = True
         self._scheduler.worker_up(worker, entry.model, slots, entry.weight)
-        if not entry.online:
+        if entry.online:
+            self._count(entry.model, 1)
+        else:
             self._scheduler.worker_set(worker, slots, entry.weight, False)
+
+    def _count(self, index: int, change: int) -> None:
+        """One Worker more or less in rotation; the first and the last turn their model."""
+        model = self.models.get(index)
+        if model is None:
+            return
+        model.online += change
+        is_loaded = model.online > 0
+        if model.is_loaded != is_loaded:
+            model.is_loaded = is_loaded
+            model.loading = None
+            self.turned.add(model)

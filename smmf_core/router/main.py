@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import resource
 import signal
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from smmf_core import logs
 from smmf_core.http.protocol import HttpProtocol, Limits
 from smmf_core.http.routes import Routes
 from smmf_core.router.control import RouterControl
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--id", type=int, required=True)
     parser.add_argument("--epoch", type=int, required=True)
     args = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up()
     _raise_descriptor_limit()
     code: int = uvloop.run(serve(args.run_dir, args.id, args.epoch))
     return code

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +17,15 @@ from pathlib import Path
 import msgspec
 
 from smmf_core.config import ServerConfig
+from smmf_core.control_messages import Attach
 from smmf_core.errors import ApiError
+from smmf_core.http.access_log import AccessLog, AccessRecord
 from smmf_core.messages import (
     ADMIT,
     FAIL,
     FINISH,
     OVERFLOW,
     RESULT,
-    Attach,
     Failure,
     Ready,
     Result,
@@ -33,13 +35,15 @@ from smmf_core.messages import (
 )
 from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
-from smmf_core.router.core import RouterCore
+from smmf_core.router.call import Call, End
+from smmf_core.router.core import Open, RouterCore
 from smmf_core.router.response import Answer
 from smmf_core.router.rings import Event, Rings
 from smmf_core.wire.requests import RouterSocket, worker_identity
 
 _PENDING_BYTES = 1 << 20  # of one slow client: minutes of text; beyond it the client is cut off
 _UNREAD_S = 60.0  # how long the rest of an ended stream waits for a client that reads nothing
+_USAGE = struct.Struct("4I")  # csrc/FORMAT.md
 _log = logging.getLogger("smmf.router")
 
 _decode_result = msgspec.msgpack.Decoder(Result | Vectors).decode
@@ -49,13 +53,17 @@ _decode_failure = msgspec.msgpack.Decoder(Failure).decode
 class RouterShell:
     """Implements core.Effects for the core and routes.Gateway for the HTTP side."""
 
-    def __init__(self, endpoint: Path, epoch: int, config: ServerConfig) -> None:
+    def __init__(
+        self, endpoint: Path, epoch: int, config: ServerConfig, access: AccessLog | None = None
+    ) -> None:
         self.config = config
+        self.access = access
         self.metrics = Metrics()
         self.peers: list[bytes] = []  # the other Routers' metrics
         self.table = StreamTable(_PENDING_BYTES)
         self.core = RouterCore(self, config.timeouts, config.limits.max_concurrency)
         self.on_worker_lost: Callable[[int, int, str], None] = lambda *_: None
+        self.on_load_wanted: Callable[[int], None] = lambda _: None
         self.may_answer = True  # False while draining
         self._epoch = epoch
         self._loop = asyncio.get_running_loop()
@@ -78,6 +86,9 @@ class RouterShell:
 
     def worker_lost(self, worker: int, reason: str) -> None:
         self.on_worker_lost(worker, self._rings.incarnation(worker) or 0, reason)
+
+    def load_wanted(self, model: int) -> None:
+        self.on_load_wanted(model)
 
     # --- Gateway ---
 
@@ -145,28 +156,24 @@ class RouterShell:
             self.wake()
 
     def _dispatch(self, events: list[Event], now: float) -> None:
-        for event in events:
+        core = self.core
+        for key, kind, choice, count, payload in events:
             try:
-                self._on_event(event, now)
+                if kind == ADMIT:
+                    core.on_admit(key, count)
+                elif kind == RESULT:
+                    core.on_result(key, _decode_result(payload))
+                elif kind == FINISH:
+                    core.on_finish(key, Usage(*_USAGE.unpack(payload)), now)
+                elif kind == FAIL:
+                    core.on_fail(key, _decode_failure(payload))
+                elif kind == OVERFLOW:
+                    self._cut_off(key)
+                elif (answer := self._answers.get(key)) is not None:
+                    answer.on_event(kind, choice, count, payload)
             except Exception:
                 _log.exception("an answer of a worker cannot be used")
-                self._fail(event[0])
-
-    def _on_event(self, event: Event, now: float) -> None:
-        key, kind, choice, count, payload = event
-        core = self.core
-        if kind == ADMIT:
-            core.on_admit(key, count)
-        elif kind == RESULT:
-            core.on_result(key, _decode_result(payload))
-        elif kind == FINISH:
-            core.on_finish(key, _usage(payload), now)
-        elif kind == FAIL:
-            core.on_fail(key, _decode_failure(payload))
-        elif kind == OVERFLOW:
-            self._cut_off(key)
-        elif (answer := self._answers.get(key)) is not None:
-            answer.on_event(kind, choice, count, payload)
+                self._fail(key)
 
     def _fail(self, key: int) -> None:
         """What a Worker sent cannot be used: that costs its request, not the turn."""
@@ -198,6 +205,34 @@ class RouterShell:
             self.wake()
         elif answer.request is not None:
             self._answers.pop(answer.key, None)
+
+    def record(self, call: Call, request: Open | None, end: End) -> None:
+        """A line of the access log for a request that is over."""
+        if self.access is None:
+            return
+        usage, received_at, queued_s, first_s = end.usage, call.received_at, None, None
+        if request is not None and request.placed_at:
+            queued_s = request.placed_at - request.accepted_at
+        if end.first_token_at:
+            first_s = end.first_token_at - received_at
+        record = AccessRecord(
+            time.time(),
+            call.request_id,
+            call.tenant - 1 if call.tenant else None,
+            call.model,
+            request.instance if request is not None else "",
+            call.route,
+            end.status,
+            queued_s,
+            first_s,
+            end.at - received_at,
+            usage.prompt,
+            usage.completion,
+            usage.cached,
+            end.finish,
+            call.stream,
+        )
+        self.access.add(record)
 
     def _cut_off(self, key: int) -> None:
         """A client that reads too slowly: its bytes are bounded, other clients are not affected."""
@@ -246,8 +281,11 @@ class RouterShell:
 
     # --- time ---
 
-    def check_timeouts(self, now: float) -> None:
-        """End what has stopped moving, and what waited too long."""
+    def on_tick(self, now: float) -> None:
+        """End what has stopped moving, and what waited too long; ask for loads; write the log."""
+        self.core.want_loads(now)
+        if self.access is not None:
+            self.access.flush()
         timeouts = self.config.timeouts
         for key in self.table.stale(now, timeouts.first_token_s, timeouts.inference_s):
             self.core.on_stale(key)
@@ -279,8 +317,3 @@ class RouterShell:
         }
         gauges.late_records = self.table.late_records
         gauges.ring_full = self._rings.full
-
-
-def _usage(payload: bytes) -> Usage:
-    parts = memoryview(payload).cast("I")
-    return Usage(parts[0], parts[1], parts[2], parts[3])

@@ -1,8 +1,9 @@
 """The control socket: messages and descriptors between the Controller and its children.
 
 One Unix SEQPACKET socket in the run directory carries msgpack messages with SCM_RIGHTS. A message
-larger than a packet goes as several, since a packet may not exceed the send buffer. End-of-file is
-the death notice in both directions. Loop-agnostic: nothing here blocks or sleeps. Must not
+larger than a packet goes as several, since a packet may not exceed the send buffer; a heartbeat,
+which another thread sends, may come between these. End-of-file is the death notice in both
+directions. Loop-agnostic: nothing here blocks or sleeps. Must not
 interpret messages beyond Hello's and Welcome's place in the handshake.
 """
 
@@ -19,7 +20,14 @@ from pathlib import Path
 
 import msgspec
 
-from smmf_core.messages import FromChild, Hello, Message, ToChild, Welcome, encode
+from smmf_core.control_messages import (
+    FromChild,
+    Heartbeat,
+    Hello,
+    ToChild,
+    Welcome,
+)
+from smmf_core.messages import Message, encode
 
 SOCKET_NAME = "control.sock"
 RETRY_S = 0.2  # between a child's attempts to reach a Controller that is not there
@@ -28,7 +36,7 @@ SEND_BUFFER_BYTES = 1 << 20  # asked for; the kernel grants up to net.core.wmem_
 MAX_MESSAGE_BYTES = 64 << 20  # 1,000 models take about 1 MiB: more than this is a broken peer
 _RIGHTS_BYTES = socket.CMSG_SPACE(8 * struct.calcsize("i"))  # eight descriptors: the most is 4
 _BACKLOG = 256
-_MORE, _LAST = b"\x01", b"\x00"
+_MORE, _LAST, _WHOLE = b"\x01", b"\x00", b"\x02"
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 _to_child = msgspec.msgpack.Decoder(ToChild)
@@ -38,6 +46,11 @@ _from_child = msgspec.msgpack.Decoder(FromChild)
 def spec_digest(spec: bytes) -> str:
     """The name of a Welcome's spec: equal digests need no restart."""
     return hashlib.blake2b(spec, digest_size=16).hexdigest()
+
+
+def heartbeat_packet() -> bytes:
+    """A Heartbeat for whoever sends on a child's socket by itself, beside its Channel."""
+    return _WHOLE + encode(Heartbeat())
 
 
 class Channel:
@@ -117,6 +130,9 @@ class Channel:
             if not packet or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 self.close()
                 break
+            if packet[:1] == _WHOLE:
+                self._decode(packet[1:], [], messages)
+                continue
             self._parts.append(packet[1:])
             self._part_bytes += len(packet)
             if self._part_bytes > MAX_MESSAGE_BYTES:
@@ -129,13 +145,17 @@ class Channel:
         body = b"".join(self._parts)
         self._parts.clear()
         self._part_bytes = 0
+        fds, self._fds = self._fds, []
+        self._decode(body, fds, messages)
+
+    def _decode(
+        self, body: bytes, fds: list[int], messages: list[tuple[Message, list[int]]]
+    ) -> None:
         try:
-            message = self._decoder.decode(body)
+            messages.append((self._decoder.decode(body), fds))
         except msgspec.MsgspecError:
+            _close_all(fds)
             self.close()
-            return
-        messages.append((message, self._fds))
-        self._fds = []
 
     def close(self) -> None:
         if self.closed:

@@ -6,7 +6,14 @@ until the Router has made room. Must not interpret payloads beyond merging TOKEN
 
 from __future__ import annotations
 
-from smmf_core.messages import DATA, FAIL, TOKENS, Failure, Record, encode
+from smmf_core.messages import (
+    DATA,
+    FAIL,
+    TOKENS,
+    Failure,
+    Record,
+    encode,
+)
 from smmf_core.native._ring import RingWriter
 
 OVERFLOW_BYTES = 1 << 20  # per request: minutes of text; beyond it the Router is not coming back
@@ -30,6 +37,14 @@ class TokenWriter:
     @property
     def is_blocked(self) -> bool:
         return bool(self._waiting)
+
+    @property
+    def used_bytes(self) -> int:
+        return self._ring.used_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        return self._ring.free_bytes
 
     def write(self, records: list[Record]) -> list[int]:
         """Publish all records or keep what does not fit.

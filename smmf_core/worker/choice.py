@@ -24,6 +24,7 @@ from smmf_core.worker.text import TextStream
 
 _ID = Struct("<i").pack
 _PACKED = 65_536
+_NONE: frozenset[int] = frozenset()
 _IDS = [_ID(i) for i in range(_PACKED)]  # most vocabularies' ids, packed once
 
 
@@ -39,7 +40,6 @@ class ChoiceState:
         "_ids",
         "_index",
         "_is_plain",
-        "_is_whole",
         "_key",
         "_limit",
         "_logprobs",
@@ -47,6 +47,7 @@ class ChoiceState:
         "_stop_ids",
         "_text",
         "_unsent",
+        "is_whole",
         "reason",
         "sequence",
         "stream",
@@ -63,27 +64,20 @@ class ChoiceState:
         self._bytes_of = tokenizer.token_bytes
         self._limit = sequence.max_new_tokens
         self._text = TextStream(params.stop, params.include_stop)
-        stop_ids = frozenset(params.stop_token_ids)
+        stop_ids = frozenset(params.stop_token_ids) if params.stop_token_ids else _NONE
         self._stop_ids = stop_ids if params.ignore_eos else stop_ids | tokenizer.eos_ids
         self._parts: list[str] = []
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] | None = [] if params.logprobs is not None else None
         is_simple = self._logprobs is None and not params.stop
         self._is_plain = self.stream and is_simple
-        self._is_whole = is_simple and not self.stream and not submit.emitted_ids
+        self.is_whole = is_simple and not self.stream and not submit.emitted_ids
         self._unsent: list[TokenLogprob] = []  # logprobs of tokens whose text is held back
 
     def push(self, token: int, logprobs: Logprobs | None, ended: bool, out: list[Record]) -> None:
         """Take the next token; append the records it causes. Sets `reason` when it was the last."""
         self.tokens += 1
         is_end = token in self._stop_ids
-        if self._is_whole:  # nobody sees it before its end: it becomes text there
-            self._ids.append(token)
-            if is_end or ended:
-                self.end(STOP, out)
-            elif self.tokens >= self._limit:
-                self.end(LENGTH, out)
-            return
         piece = b"" if is_end else self._bytes_of(token)
         if self._is_plain and piece.isascii() and not self._text.holds:
             # the hot path: nothing is held back, nothing to match
@@ -96,6 +90,20 @@ class ChoiceState:
             self._unsent.append(self._describe(token, piece, logprobs))
         self._emit(self._text.push(piece), token, out)
         self._end_if_due(is_end or ended, out)
+
+    def keep(self, token: int, ended: bool) -> bool:
+        """Take the next token of a whole answer: nobody sees it before its end, it becomes text
+        there. Returns whether it was the last."""
+        ids = self._ids
+        ids.append(token)
+        self.tokens = count = len(ids)
+        if ended or token in self._stop_ids:
+            self.reason = STOP
+        elif count >= self._limit:
+            self.reason = LENGTH
+        else:
+            return False
+        return True
 
     def replay(self, tokens: list[int]) -> None:
         """Go through tokens that another Worker has already sent: same state, nothing sent."""
@@ -122,7 +130,7 @@ class ChoiceState:
         """The finished choice of an aggregated answer."""
         assert self.reason is not None
         text = "".join(self._parts)
-        if self._is_whole:
+        if self.is_whole:
             is_end = self._ids and self._ids[-1] in self._stop_ids
             shown = self._ids[:-1] if is_end else self._ids
             text += b"".join(map(self._bytes_of, shown)).decode("utf-8", "replace")

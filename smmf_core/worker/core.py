@@ -6,6 +6,10 @@ the slot accounting; must not know sockets, rings or a certain engine.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from itertools import islice
+
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
 from smmf_core.messages import (
     ADMIT,
@@ -20,17 +24,22 @@ from smmf_core.messages import (
 )
 from smmf_core.native._batcher import Batcher
 from smmf_core.worker.choice import ChoiceState
-from smmf_core.worker.contract import RouterKey, failure
+from smmf_core.worker.contract import OWN, OpenFacts, RouterKey, Tally
 from smmf_core.worker.prepare import Prompt, make_sequences, read_prompts
 
 _U32 = 4
+_NO_USAGE = bytes(_U32)
+_ADMIT_AFTER_S = 0.2  # a whole answer that takes longer is announced; a shorter one says it all
 
 
 class OpenRequest:
     """One accepted request: its choices, and how many of them have not ended."""
 
     __slots__ = (
+        "arrived_at",
+        "awaits_first",
         "choices",
+        "has_joined",
         "out",
         "prompt_tokens",
         "prompts",
@@ -47,7 +56,11 @@ class OpenRequest:
         out: list[Record],
         submit: Submit,
         prompts: list[Prompt],
+        now: float,
     ) -> None:
+        self.arrived_at = now
+        self.has_joined = False  # the engine has it
+        self.awaits_first = True  # token
         self.serial = serial
         self.router = router
         self.out = out  # the Router's records
@@ -74,7 +87,9 @@ class WorkerCore:
         self.batcher = batcher
         self.out: dict[RouterKey, list[Record]] = {}
         self.left: list[Sequence] = []  # for Engine.remove
+        self.tally = Tally()
         self.tokens = 0
+        self._unadmitted: dict[int, tuple[float, OpenRequest]] = {}  # by serial, oldest first
         self._serial = 0
         self._sequence_id = 0
         self._open: dict[int, OpenRequest] = {}
@@ -92,6 +107,25 @@ class WorkerCore:
     def waiting(self) -> int:
         return self.batcher.waiting
 
+    @property
+    def dimensions(self) -> int:
+        """Of vectors: it makes none."""
+        return 0
+
+    def describe(self, limit: int) -> list[OpenFacts]:
+        """The oldest open requests."""
+        return [
+            OpenFacts(
+                request_id=request.submit.request_id,
+                router=request.router[0],
+                state="running" if request.has_joined else "waiting",
+                arrived_at=request.arrived_at,
+                prompt_tokens=request.prompt_tokens,
+                done=sum(choice.tokens for choice in request.choices),
+            )
+            for request in islice(self._open.values(), limit)
+        ]
+
     # --- from the Routers ---
 
     def add_router(self, router: RouterKey) -> None:
@@ -103,11 +137,11 @@ class WorkerCore:
             prompts = read_prompts(submit, self.spec)
             sequences = make_sequences(submit, prompts, self.spec, self._sequence_id)
         except Exception as error:  # a tokenizer may raise anything: that costs one request
-            self.out[router].append(failure(submit, error))
+            self.out[router].append(self.tally.fail(router, submit, error))
             return
         self._sequence_id += len(sequences)
         self._serial += 1
-        request = OpenRequest(self._serial, router, self.out[router], submit, prompts)
+        request = OpenRequest(self._serial, router, self.out[router], submit, prompts, now)
         for index, sequence in enumerate(sequences):
             choice = ChoiceState(sequence, index, self.spec.tokenizer)
             request.choices.append(choice)
@@ -118,7 +152,10 @@ class WorkerCore:
         self._open[request.serial] = request
         self._by_key[router, submit.key] = request
         tokens = request.prompt_tokens
-        request.out.append((ADMIT, submit.key, submit.attempt, 0, tokens, bytes(_U32)))
+        if submit.stream:
+            request.out.append((ADMIT, submit.key, submit.attempt, 0, tokens, _NO_USAGE))
+        else:
+            self._unadmitted[request.serial] = now + _ADMIT_AFTER_S, request
         self.batcher.add(request.serial, len(sequences), tokens, submit.priority, now)
 
     def on_cancel(self, router: RouterKey, key: int, attempt: int) -> None:
@@ -132,6 +169,21 @@ class WorkerCore:
             self._forget(request)
         self.out.pop(router, None)
 
+    @property
+    def announce_at(self) -> float:
+        """When `announce` has something to do."""
+        for due, _ in self._unadmitted.values():
+            return due
+        return math.inf
+
+    def announce(self, now: float) -> None:
+        """Tell the Routers of whole answers that take long: they were admitted."""
+        while self.announce_at <= now:
+            _, request = self._unadmitted.pop(next(iter(self._unadmitted)))
+            submit = request.submit
+            record = ADMIT, submit.key, submit.attempt, 0, request.prompt_tokens, _NO_USAGE
+            request.out.append(record)
+
     # --- around a step ---
 
     def admit(self, now: float) -> list[Sequence]:
@@ -139,6 +191,7 @@ class WorkerCore:
         joined: list[Sequence] = []
         for serial in self.batcher.next(now):
             request = self._open[serial]
+            request.has_joined = True
             for choice in request.choices:
                 if request.submit.echo_prompt and not self._wants_prompt_logprobs(request):
                     self._echo_prompt(request, choice, [])
@@ -157,6 +210,13 @@ class WorkerCore:
             if found is None:  # cancelled while the step ran
                 continue
             request, choice = found
+            if choice.is_whole and output.error is None and output.prompt_logprobs is None:
+                self.tokens += 1
+                if request.awaits_first:
+                    self._begin(request)
+                if choice.keep(output.token, output.ended):
+                    self._choice_ended(request, choice)
+                continue
             if output.error is not None:
                 self.fail(request, output.error)
                 continue
@@ -168,6 +228,8 @@ class WorkerCore:
                     self._choice_ended(request, choice)
                     continue
             self.tokens += 1
+            if request.awaits_first:
+                self._begin(request)
             choice.push(output.token, output.logprobs, output.ended, out)
             if choice.reason is not None:
                 self._choice_ended(request, choice)
@@ -175,7 +237,8 @@ class WorkerCore:
     def fail(self, request: OpenRequest, error: Exception) -> None:
         """End a request with an error; its other choices are dropped."""
         self._forget(request)
-        self.out[request.router].append(failure(request.submit, error))
+        record = self.tally.fail(request.router, request.submit, error)
+        self.out[request.router].append(record)
 
     def drop(self, router: RouterKey, key: int) -> None:
         """Forget a request whose answer the TokenWriter gave up; it has told the Router."""
@@ -190,12 +253,20 @@ class WorkerCore:
             if found is not None:
                 self.fail(found[0], error)
 
-    def fail_all(self, error: Exception) -> None:
-        """The engine itself failed."""
+    def fail_joined(self, error: Exception, untouched: Iterable[Sequence] = ()) -> None:
+        """The engine failed at all that it has, but for what it has not begun to compute."""
+        spared = {id(s.submit) for s in untouched}
         for request in list(self._open.values()):
-            self.fail(request, error)
+            is_untouched = request.awaits_first and id(request.submit) in spared
+            if request.has_joined and not is_untouched:
+                self.fail(request, error)
 
     # --- inside ---
+
+    def _begin(self, request: OpenRequest) -> None:
+        request.awaits_first = False
+        if request.router != OWN:
+            self.tally.begun.append(request.arrived_at)
 
     def _wants_prompt_logprobs(self, request: OpenRequest) -> bool:
         return request.submit.echo_prompt and request.submit.sampling.logprobs is not None
@@ -234,6 +305,7 @@ class WorkerCore:
         payload = b"".join(value.to_bytes(_U32, "little") for value in usage)
         out.append((FINISH, submit.key, submit.attempt, 0, 0, payload))
         self._close(request)
+        self.tally.finish(request.router)
         self.batcher.finish(request.serial)
 
     def _forget(self, request: OpenRequest) -> None:
@@ -245,4 +317,5 @@ class WorkerCore:
 
     def _close(self, request: OpenRequest) -> None:
         del self._open[request.serial]
+        self._unadmitted.pop(request.serial, None)
         del self._by_key[request.router, request.submit.key]

@@ -6,12 +6,22 @@ not know sockets, rings or a certain engine. Which texts make a step is embed_ba
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 from numpy.typing import NDArray
 
 from smmf_core.engines.base import EmbedSpec, Text
-from smmf_core.messages import ADMIT, FINISH, RESULT, Embed, Record, Vectors, encode
-from smmf_core.worker.contract import RouterKey, failure
+from smmf_core.messages import (
+    ADMIT,
+    FINISH,
+    RESULT,
+    Embed,
+    Record,
+    Vectors,
+    encode,
+)
+from smmf_core.worker.contract import OWN, OpenFacts, RouterKey, Tally
 from smmf_core.worker.embed_batcher import EmbedBatcher, Place
 from smmf_core.worker.embed_prepare import Tokenize, read_texts
 
@@ -21,9 +31,12 @@ _U32 = 4
 class OpenEmbed:
     """One accepted request: its texts, and the rows that are there."""
 
-    __slots__ = ("missing", "router", "rows", "serial", "submit", "texts")
+    __slots__ = ("arrived_at", "missing", "router", "rows", "serial", "submit", "texts")
 
-    def __init__(self, serial: int, router: RouterKey, submit: Embed, texts: list[Text]) -> None:
+    def __init__(
+        self, serial: int, router: RouterKey, submit: Embed, texts: list[Text], now: float
+    ) -> None:
+        self.arrived_at = now
         self.serial = serial
         self.router = router
         self.submit = submit
@@ -55,6 +68,7 @@ class EmbedCore:
     def __init__(self, spec: EmbedSpec, tokenize: Tokenize, batcher: EmbedBatcher) -> None:
         self.spec = spec
         self.out: dict[RouterKey, list[Record]] = {}
+        self.tally = Tally()
         self.tokens = 0
         self._tokenize = tokenize
         self._batcher = batcher
@@ -74,6 +88,25 @@ class EmbedCore:
         """Texts."""
         return self._batcher.waiting
 
+    @property
+    def dimensions(self) -> int:
+        """Of its vectors; 0: it makes scores."""
+        return self.spec.dimensions if self.spec.dimensions > 1 else 0
+
+    def describe(self, limit: int) -> list[OpenFacts]:
+        """The oldest open requests."""
+        return [
+            OpenFacts(
+                request_id=request.submit.request_id,
+                router=request.router[0],
+                state="waiting" if request.rows is None else "running",
+                arrived_at=request.arrived_at,
+                prompt_tokens=request.tokens,
+                done=len(request.texts) - request.missing,
+            )
+            for request in islice(self._open.values(), limit)
+        ]
+
     # --- from the Routers ---
 
     def add_router(self, router: RouterKey) -> None:
@@ -84,10 +117,10 @@ class EmbedCore:
         try:
             texts = read_texts(submit, self.spec, self._tokenize)
         except Exception as error:  # a tokenizer may raise anything: that costs one request
-            self.out[router].append(failure(submit, error))
+            self.out[router].append(self.tally.fail(router, submit, error))
             return
         self._serial += 1
-        request = OpenEmbed(self._serial, router, submit, texts)
+        request = OpenEmbed(self._serial, router, submit, texts, now)
         self._open[request.serial] = request
         self._by_key[router, submit.key] = request
         lengths = [len(text.ids) for text in texts]
@@ -145,17 +178,21 @@ class EmbedCore:
 
     def on_error(self, places: list[Place], error: Exception) -> None:
         """The engine could not encode these texts."""
-        for serial, _ in self.still_open(places):
-            self.fail(self._open[serial], error)
+        for serial in dict.fromkeys(serial for serial, _ in places):
+            if serial in self._open:
+                self.fail(self._open[serial], error)
 
     def fail(self, request: OpenEmbed, error: Exception) -> None:
         """End a request with an error."""
         self._forget(request)
-        self.out[request.router].append(failure(request.submit, error))
+        record = self.tally.fail(request.router, request.submit, error)
+        self.out[request.router].append(record)
 
-    def fail_all(self, error: Exception) -> None:
-        """The engine itself failed."""
-        for request in list(self._open.values()):
+    def fail_begun(self, places: list[Place], error: Exception) -> None:
+        """The engine failed for good at these texts: their requests end, and those that have
+        rows."""
+        self.on_error(places, error)
+        for request in [r for r in self._open.values() if r.rows is not None]:
             self.fail(request, error)
 
     # --- inside ---
@@ -169,6 +206,9 @@ class EmbedCore:
         usage = tokens.to_bytes(_U32, "little") + bytes(3 * _U32)
         out.append((FINISH, submit.key, submit.attempt, 0, 0, usage))
         self._forget(request)
+        self.tally.finish(request.router)
+        if request.router != OWN:
+            self.tally.begun.append(request.arrived_at)
 
     def _forget(self, request: OpenEmbed) -> None:
         del self._open[request.serial]

@@ -21,7 +21,8 @@ _CONTROL_EVERY_S = 0.1  # a busy engine looks at its control socket this often
 def run(engine: EmbedEngine, core: EmbedCore, links: Links, control: WorkerControl) -> None:
     """Serve until the Controller (or its absence) says to end and all requests have ended.
 
-    Raises EngineDead, after all that was open has been told.
+    Raises EngineDead, after all that it was about has been told: what only waited is left to the
+    Router, which places it again once this Worker is gone.
     """
     control_at = 0.0
     while True:
@@ -36,20 +37,31 @@ def run(engine: EmbedEngine, core: EmbedCore, links: Links, control: WorkerContr
         if control.drain_until is not None and (has_drained or now > control.drain_until):
             return
         try:
-            places = core.next(now)
-            if places:
-                control.steps += 1
-                encode_step(engine, core, places)
-        except EngineDead as error:
-            core.fail_all(error)
+            due = turn(engine, core, control, now)
+        except EngineDead:
             links.flush(control.steps)
+            control.after_step(now)
             raise
         links.flush(control.steps)
         now = time.monotonic()
-        due = min(core.next_deadline(), control.next_report)
+        control.after_step(now)
+        due = min(due, control.next_report)
         if due > now:
             links.sleep(control.fd, None if due == math.inf else due - now)
             control_at = 0.0
+
+
+def turn(engine: EmbedEngine, core: EmbedCore, control: WorkerControl, now: float) -> float:
+    """One step, if texts are due; when the next is. Raises EngineDead."""
+    places = core.next(now)
+    if places:
+        control.steps += 1
+        try:
+            encode_step(engine, core, places)
+        except EngineDead as error:
+            core.fail_begun(places, error)
+            raise
+    return core.next_deadline()
 
 
 def encode_step(engine: EmbedEngine, core: EmbedCore, places: list[Place]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from smmf_core.control_messages import Attach
 from smmf_core.errors import ApiError
-from smmf_core.messages import Attach, Cancel, Ready
+from smmf_core.messages import Cancel, Ready
 from smmf_core.native._ring import drain_eventfd, wait
 from smmf_core.wire.requests import WorkerContext, WorkerSocket, worker_identity
 from smmf_core.wire.token_stream import TokenWriter
-from smmf_core.worker.contract import Core, RouterKey, failure
+from smmf_core.worker.contract import Core, RouterKey
 
 
 @dataclass(slots=True)
@@ -73,12 +74,13 @@ class Links:
                     core.on_cancel(key, message.key, message.attempt)
                 else:
                     error = ApiError("unsupported_value", "The model has another task.", "model")
-                    core.out[key].append(failure(message, error))
+                    core.out[key].append(core.tally.fail(key, message, error))
 
     def flush(self, steps: int) -> None:
         """Publish the records of this turn: per Router one tail store, at most one doorbell."""
-        for key, records in self._core.out.items():
-            writer = self._links[key].writer
+        out = self._core.out
+        for key, link in self._links.items():
+            writer, records = link.writer, out[key]
             if records:
                 failed = writer.write(records)
                 records.clear()
@@ -105,6 +107,20 @@ class Links:
         for key, link in list(self._links.items()):
             if wait([link.pidfd], 0):
                 self.detach(key)
+
+    def describe(self) -> list[dict[str, object]]:
+        """The Routers and how full their rings are, for an operator."""
+        return [
+            {
+                "router": router,
+                "epoch": epoch,
+                "slots": link.attach.slots,
+                "ring_used_bytes": link.writer.used_bytes,
+                "ring_free_bytes": link.writer.free_bytes,
+                "is_blocked": link.writer.is_blocked,
+            }
+            for (router, epoch), link in self._links.items()
+        ]
 
     @property
     def is_idle(self) -> bool:

@@ -15,42 +15,56 @@ from smmf_core.worker.core import WorkerCore
 from smmf_core.worker.links import Links
 
 _CONTROL_EVERY_S = 0.1  # a busy engine looks at its control socket this often
+_RECEIVE_EVERY_S = 50e-6  # and for requests; any real step takes longer
 
 
 def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerControl) -> None:
     """Serve until the Controller (or its absence) says to end and all requests have ended.
 
-    Raises EngineDead, after all that was open has been told.
+    Raises EngineDead, after all that the engine had has been told: what only waited is left to the
+    Router, which places it again once this Worker is gone.
     """
-    control_at = 0.0
+    control_at = receive_at = 0.0
     while True:
         now = time.monotonic()
         if now >= control_at:
             control.turn(now)
             control.apply_adapters(engine)
             links.remove_dead()
-            control_at = now + _CONTROL_EVERY_S
-        links.receive(now)  # after control: a new link's socket may have used up its signal
+            core.announce(now)
+            control_at, receive_at = now + _CONTROL_EVERY_S, 0.0
+        if now >= receive_at:
+            links.receive(now)  # after control: a new link's socket may have used up its signal
+            receive_at = now + _RECEIVE_EVERY_S
         if control.drain_until is not None:
             has_drained = not len(core) and links.is_idle
             if has_drained or now > control.drain_until:
                 return
-        if core.left:
-            _remove(engine, core)
         try:
-            _step(engine, core, control, now)
+            due = turn(engine, core, control, now)
         except EngineDead as error:
-            core.fail_all(error)
+            core.fail_joined(error, error.untouched)
             links.flush(control.steps)
+            control.after_step(now)
             raise
-        if core.left:
-            _remove(engine, core)
         links.flush(control.steps)
         now = time.monotonic()
-        due = min(engine.ready_at(now), core.batcher.next_deadline(), control.next_report)
+        control.after_step(now)
+        due = min(due, control.next_report)
         if due > now:
             links.sleep(control.fd, None if due == math.inf else due - now)
             control_at = 0.0
+
+
+def turn(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: float) -> float:
+    """One step, if there is one to be made; when the next is due. Raises EngineDead."""
+    if core.left:
+        _remove(engine, core)
+    _step(engine, core, control, now)
+    if core.left:
+        _remove(engine, core)
+    due = engine.ready_at(time.monotonic())
+    return min(due, core.batcher.next_deadline(), core.announce_at)
 
 
 def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: float) -> None:
@@ -69,7 +83,7 @@ def _step(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: flo
     except EngineDead:
         raise
     except Exception as error:  # the batch is lost, the Worker and its model are not
-        core.fail_all(error)
+        core.fail_joined(error)
         return
     control.steps += 1
     core.on_outputs(outputs)

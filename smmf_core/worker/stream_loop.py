@@ -13,8 +13,10 @@ from smmf_core.native._ring import drain_eventfd
 from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.core import WorkerCore
 from smmf_core.worker.links import Links
+from smmf_core.worker.probe import WARM_UP, WARMING_UP, Prober
 
 _IDLE_S = 0.1  # control, new Routers and dead ones are looked at this often
+_WARM_S = 0.005  # the first answer is looked for this often
 
 
 class StreamLoop:
@@ -32,8 +34,23 @@ class StreamLoop:
         self._flush_due = False
         self._dead: EngineDead | None = None
 
+    async def warm_up(self, prober: Prober) -> None:
+        """A request of the Worker's own. Returns early when the Worker is to end. Raises
+        WarmUpFailed, EngineDead."""
+        self._control.set_phase(WARMING_UP)
+        prober.begin(WARM_UP, time.monotonic())
+        while self._control.drain_until is None:
+            now = time.monotonic()
+            self._control.turn(now)
+            self._turn()
+            if self._dead is not None:
+                raise self._dead
+            if prober.check_warm_up(now):
+                return
+            await asyncio.sleep(_WARM_S)
+
     async def run(self) -> None:
-        """Raises EngineDead, after all that was open has been told."""
+        """Raises EngineDead, after all that the engine had has been told."""
         while True:
             now = time.monotonic()
             attached = self._links.attached
@@ -42,10 +59,12 @@ class StreamLoop:
                 self._unwatch()  # a descriptor's number may be another Router's now
             self._watch()
             self._control.apply_adapters(self._engine)
+            self._core.announce(now)
             self._turn()
             if self._dead is not None:
-                self._core.fail_all(self._dead)
+                self._core.fail_joined(self._dead, self._dead.untouched)
                 self._links.flush(self._control.steps)
+                self._control.after_step(now)
                 raise self._dead
             until = self._control.drain_until
             has_drained = not len(self._core) and self._links.is_idle
@@ -94,6 +113,7 @@ class StreamLoop:
                 task.cancel()
         self._core.left = []
         self._links.flush(self._control.steps)
+        self._control.after_step(now)
 
     async def _generate(self, sequence: Sequence) -> None:
         try:

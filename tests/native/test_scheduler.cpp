@@ -82,6 +82,25 @@ bool loses_a_worker_and_places_again() {
   return true;
 }
 
+bool moves_deadlines_but_not_beyond_the_latest() {
+  smmf::Scheduler scheduler;
+  scheduler.set_model(0, smmf::kRoundRobin, 0, 0);
+  scheduler.set_model(1, smmf::kRoundRobin, 0, 0);
+  scheduler.submit({1, 0, 0, 0, 1, 1, 10.0, smmf::kNever, 1.0});
+  scheduler.submit({2, 0, 0, 0, 1, 1, 10.0, 12.0, 2.0});
+  scheduler.submit({3, 0, 0, 0, 1, 1, 90.0, smmf::kNever, 3.0});
+  scheduler.submit({4, 1, 0, 0, 1, 1, 11.0, smmf::kNever, 4.0});
+  CHECK(scheduler.oldest(0) == 1.0 && scheduler.oldest(1) == 4.0);
+  scheduler.set_wait_until(0, 20.0, true);
+  CHECK((poll(scheduler, 11.5).expired == std::vector<uint64_t>{4}));
+  CHECK((poll(scheduler, 12.5).expired == std::vector<uint64_t>{2}));
+  CHECK(scheduler.oldest(1) == smmf::kNever);
+  scheduler.set_wait_until(0, 15.0, false);
+  CHECK((poll(scheduler, 15.0).expired == std::vector<uint64_t>{1, 3}));
+  CHECK(scheduler.next_deadline() == smmf::kNever);
+  return true;
+}
+
 // Plays random events and counts on its own what must be running where.
 class Fuzz {
  public:
@@ -103,7 +122,7 @@ class Fuzz {
   void turn() {
     const int64_t worker = pick(5);
     const uint64_t key = static_cast<uint64_t>(pick(60));
-    switch (pick(9)) {
+    switch (pick(10)) {
       case 0:
         if (workers_.insert(worker).second) scheduler_.worker_up(worker, worker % 3, pick(5), 1.0);
         break;
@@ -125,9 +144,12 @@ class Fuzz {
       case 6:
         if (pick(30) == 0) remove_model(pick(3));
         break;
+      case 7:
+        scheduler_.set_wait_until(pick(3), now_ + pick(9), pick(2) == 0);
+        break;
       default:
         scheduler_.submit({key, pick(3), pick(4), pick(3), 1 + pick(6), pick(50),
-                           pick(2) ? now_ + pick(9) : smmf::kNever});
+                           pick(2) ? now_ + pick(9) : smmf::kNever, now_ + 5 + pick(9), now_});
     }
     now_ += 0.25;
     for (const auto& [placed, on] : poll(scheduler_, now_).assigned) running_[placed] = on;
@@ -177,6 +199,7 @@ int main() {
   bool good = serves_priority_then_fair_share_then_arrival();
   good = gives_slots_back_once() && good;
   good = loses_a_worker_and_places_again() && good;
+  good = moves_deadlines_but_not_beyond_the_latest() && good;
   for (uint32_t seed = 1; seed <= 3; ++seed) good = Fuzz(seed).run() && good;
   return good ? 0 : 1;
 }

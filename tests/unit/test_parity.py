@@ -22,6 +22,7 @@ keys = st.integers(0, KEYS - 1)
 tenants = st.integers(0, TENANTS - 1)
 slots = st.integers(0, 4)
 weights = st.sampled_from([0.5, 1.0, 2.0, 3.0])
+latest = st.one_of(st.just(math.inf), st.floats(0, 60))
 request = st.tuples(
     keys, models, tenants, st.integers(-1, 1), st.integers(1, 6), st.integers(0, 30),
     st.one_of(st.just(math.inf), st.floats(0, 60)),
@@ -36,14 +37,15 @@ scheduler_events = st.one_of(
     st.tuples(st.just("worker_up"), workers, models, slots, weights),
     st.tuples(st.just("worker_set"), workers, slots, weights, st.booleans()),
     st.tuples(st.just("worker_down"), workers),
-    st.tuples(st.just("submit"), request),
-    st.tuples(st.just("submit"), request),
-    st.tuples(st.just("submit"), request),
-    st.tuples(st.just("resubmit"), request, workers),
+    st.tuples(st.just("submit"), request, latest),
+    st.tuples(st.just("submit"), request, latest),
+    st.tuples(st.just("submit"), request, latest),
+    st.tuples(st.just("resubmit"), request, workers, latest),
     st.tuples(st.just("cancel"), keys),
     st.tuples(st.just("finish"), keys),
     st.tuples(st.just("finish"), keys),
     st.tuples(st.just("correct_tokens"), keys, st.integers(0, 30)),
+    st.tuples(st.just("set_wait_until"), models, st.floats(0, 60), st.booleans()),
     st.tuples(st.just("poll"), st.floats(0, 1)),
     st.tuples(st.just("poll"), st.floats(0, 1)),
 )
@@ -72,6 +74,7 @@ class SchedulerPair:
         assert native.next_deadline() == twin.next_deadline()
         for model in range(MODELS):
             assert native.waiting(model) == twin.waiting(model)
+            assert native.oldest(model) == twin.oldest(model)
             assert native.running(model) == twin.running(model)
             assert native.free_slots(model) == twin.free_slots(model)
         for worker in range(WORKERS):
@@ -115,6 +118,11 @@ def test_scheduler_equals_its_twin_over_long_busy_sequences(seed: int) -> None:
             pair.do("finish", rng.choice(running))
         if pair.twin.requests and rng.random() < 0.15:
             pair.do("cancel", rng.choice(list(pair.twin.requests)))
+        if rng.random() < 0.05:
+            only_later = rng.random() < 0.5
+            pair.do(
+                "set_wait_until", rng.randrange(MODELS), pair.now + 20 * rng.random(), only_later
+            )
         if rng.random() < 0.03:
             worker = rng.randrange(WORKERS)
             for lost in fail(pair, worker):

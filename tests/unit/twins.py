@@ -22,6 +22,8 @@ class Request:
     width: int
     tokens: int
     deadline: float
+    latest: float
+    since: float
     arrival: int
     returned: bool
     avoid: int
@@ -144,7 +146,7 @@ class TwinScheduler:
 
     def submit(
         self, key: int, model: int, tenant: int, priority: int, width: int,
-        tokens: int, deadline: float, now: float,
+        tokens: int, deadline: float, now: float, latest: float = math.inf,
     ) -> int:  # fmt: skip
         if key in self.requests:
             return DUPLICATE
@@ -158,28 +160,31 @@ class TwinScheduler:
                 return QUEUE_FULL
             if known.max_tokens and waiting_tokens + tokens > known.max_tokens:
                 return TOKENS_FULL
-        self.enqueue(key, model, tenant, priority, width, tokens, deadline, False, -1)
+        self.enqueue(key, model, tenant, priority, width, tokens, deadline, latest, now, False, -1)
         return OK
 
     def resubmit(
         self, key: int, model: int, tenant: int, priority: int, width: int,
-        tokens: int, deadline: float, now: float, avoid: int,
+        tokens: int, deadline: float, now: float, avoid: int, latest: float = math.inf,
     ) -> int:  # fmt: skip
         if key in self.requests:
             return DUPLICATE
         if model not in self.models or not self.models[model].listed:
             return UNKNOWN_MODEL
-        self.enqueue(key, model, tenant, priority, width, tokens, deadline, True, avoid)
+        self.enqueue(
+            key, model, tenant, priority, width, tokens, deadline, latest, now, True, avoid
+        )
         return OK
 
     def enqueue(
         self, key: int, model: int, tenant: int, priority: int, width: int,
-        tokens: int, deadline: float, returned: bool, avoid: int,
+        tokens: int, deadline: float, latest: float, now: float, returned: bool, avoid: int,
     ) -> None:  # fmt: skip
         self.arrivals += 1
         request = Request(
-            key, model, tenant, priority, width, tokens, deadline, self.arrivals, returned, avoid
-        )
+            key, model, tenant, priority, width, tokens, deadline, latest, now, self.arrivals,
+            returned, avoid,
+        )  # fmt: skip
         level = self.models[model].levels.setdefault(priority, Level())
         if not returned:
             account = level.accounts.setdefault(tenant, Account())
@@ -216,6 +221,12 @@ class TwinScheduler:
             difference = cost(tokens) - cost(request.tokens)
             request.account.finish += difference / self.weight(request)
         request.tokens = tokens
+
+    def set_wait_until(self, model: int, until: float, only_later: bool) -> None:
+        for request in self.waiting_of(model):
+            deadline = min(until, request.latest)
+            if not only_later or deadline > request.deadline:
+                request.deadline = deadline
 
     def poll(self, now: float) -> tuple[list[tuple[int, int]], list[int]]:
         late = [r for r in self.requests.values() if r.worker is None and r.deadline <= now]
@@ -306,6 +317,9 @@ class TwinScheduler:
     def waiting(self, model: int) -> tuple[int, int]:
         waiting = self.waiting_of(model)
         return len(waiting), sum(r.tokens for r in waiting)
+
+    def oldest(self, model: int) -> float:
+        return min((r.since for r in self.waiting_of(model)), default=math.inf)
 
     def running(self, model: int) -> int:
         return sum(r.model == model and r.worker is not None for r in self.requests.values())

@@ -5,6 +5,7 @@ Owns what clients of `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`
 """
 
 from smmf_core.api.openai.embeddings import Wanted, parse_embeddings
+from smmf_core.api.openai.extensions import Require, parse_require
 from smmf_core.api.openai.models import render_model, render_models
 from smmf_core.api.openai.parse import CHAT, COMPLETION, Parsed, finish, parse
 from smmf_core.api.openai.render import Renderer
@@ -17,10 +18,12 @@ __all__ = [
     "Parsed",
     "Renderer",
     "Request",
+    "Require",
     "Wanted",
     "finish",
     "parse",
     "parse_embeddings",
+    "parse_require",
     "parse_rerank",
     "render_model",
     "render_models",

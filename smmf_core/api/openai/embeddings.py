@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from smmf_core.api.openai.decode import decode
+from smmf_core.api.openai.extensions import Require, keep_alive_seconds, parse_require
 from smmf_core.api.openai.schema import Count, Priority, Prompts, Text
 from smmf_core.errors import ApiError
 from smmf_core.messages import Embed, Usage, Vectors
@@ -36,9 +37,13 @@ class EmbeddingsBody(msgspec.Struct, kw_only=True, gc=False):
     truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     prompt_name: str | None = None
     priority: Priority | None = None
+    keep_alive: float | str | None = None
+    smmf: dict[str, Any] | None = None
 
 
 class VectorRenderer(Protocol):
+    model: str  # as the answer calls it
+
     def response(self, vectors: Vectors, usage: Usage) -> bytes: ...
 
 
@@ -48,6 +53,8 @@ class Wanted(msgspec.Struct, gc=False):
     embed: Embed
     renderer: VectorRenderer
     input_bytes: int  # an estimate
+    keep_alive_s: float | None
+    require: Require | None
 
 
 _decoder = msgspec.json.Decoder(EmbeddingsBody)
@@ -70,7 +77,8 @@ def parse_embeddings(body: bytes, unique_id: str) -> Wanted:
     )
     size = sum(len(i) if isinstance(i, str) else len(i) * _BYTES_PER_TOKEN for i in inputs)
     renderer = EmbeddingsRenderer(request.model, request.encoding_format == "base64")
-    return Wanted(embed, renderer, size)
+    keep_alive_s = keep_alive_seconds(request.keep_alive)
+    return Wanted(embed, renderer, size, keep_alive_s, parse_require(request.smmf))
 
 
 def check_count(name: str, count: int) -> None:
@@ -103,12 +111,12 @@ def _inputs(given: str | list[Any]) -> list[str | list[int]]:
 
 
 class EmbeddingsRenderer:
-    """One answer as bytes; `model` is what the client called it."""
+    """One answer as bytes; `model` is what it calls the model."""
 
-    __slots__ = ("_is_base64", "_model")
+    __slots__ = ("_is_base64", "model")
 
     def __init__(self, model: str, is_base64: bool) -> None:
-        self._model = model
+        self.model = model
         self._is_base64 = is_base64
 
     def response(self, vectors: Vectors, usage: Usage) -> bytes:
@@ -120,7 +128,7 @@ class EmbeddingsRenderer:
             ]
         )
         return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
-            data, _encode(self._model), render_usage(usage),
+            data, _encode(self.model), render_usage(usage),
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from smmf_core.messages import ModelEntry
+from smmf_core.control_messages import ModelEntry
 
 
 class _Model(msgspec.Struct, gc=False):

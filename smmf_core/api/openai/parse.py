@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from smmf_core.api.openai.decode import decode
+from smmf_core.api.openai.extensions import keep_alive_seconds
 from smmf_core.api.openai.rules import check_chat, check_common, check_completion
 from smmf_core.api.openai.sampling import build_sampling
 from smmf_core.api.openai.schema import ChatBody, CompletionBody, Request
@@ -42,6 +43,7 @@ class Parsed(msgspec.Struct, gc=False):
     prompt_bytes: int  # an estimate, without roles and tools
     max_tokens: int | None
     priority: int
+    keep_alive_s: float | None  # how long the model is to stay loaded after it
     user: str  # groups a client's requests; "" when it does not say
 
 
@@ -139,6 +141,7 @@ def _parsed(dialect: str, body: Request, submit: Submit, choices: int, size: int
         prompt_bytes=size,
         max_tokens=submit.sampling.max_tokens,
         priority=submit.priority,
+        keep_alive_s=keep_alive_seconds(body.keep_alive),
         user=body.user or body.safety_identifier or body.prompt_cache_key or "",
     )
 

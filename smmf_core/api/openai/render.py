@@ -14,7 +14,14 @@ import msgspec
 from smmf_core.api.openai.logprobs import LogprobWriter, ends_broken
 from smmf_core.api.openai.parse import CHAT, COMPLETION, Parsed
 from smmf_core.errors import ApiError
-from smmf_core.messages import REASONS, Choice, Result, TokenBatch, TokenLogprob, Usage
+from smmf_core.messages import (
+    REASONS,
+    Choice,
+    Result,
+    TokenBatch,
+    TokenLogprob,
+    Usage,
+)
 from smmf_core.native._frames import Frame
 
 _DONE = b"data: [DONE]\n\n"

@@ -5,13 +5,14 @@ Owns the shape that Jina's and Cohere's clients share; must not compute scores.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from smmf_core.api.openai.decode import decode
 from smmf_core.api.openai.embeddings import Wanted, check_count, empty_text, render_usage
+from smmf_core.api.openai.extensions import keep_alive_seconds, parse_require
 from smmf_core.api.openai.schema import Count, Priority, Text
 from smmf_core.messages import Embed, Usage, Vectors
 
@@ -31,8 +32,10 @@ class RerankBody(msgspec.Struct, kw_only=True, gc=False):
     top_n: Count | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: Count | None = None
-    # extension
+    # extensions
     priority: Priority | None = None
+    keep_alive: float | str | None = None
+    smmf: dict[str, Any] | None = None
 
 
 _decoder = msgspec.json.Decoder(RerankBody)
@@ -57,18 +60,20 @@ def parse_rerank(body: bytes, unique_id: str) -> Wanted:
     )
     shown = documents if request.return_documents else None
     renderer = RerankRenderer(request.model, unique_id, request.top_n, shown)
-    return Wanted(embed, renderer, sum(map(len, documents)) + len(request.query) * len(documents))
+    size = sum(map(len, documents)) + len(request.query) * len(documents)
+    keep_alive_s = keep_alive_seconds(request.keep_alive)
+    return Wanted(embed, renderer, size, keep_alive_s, parse_require(request.smmf))
 
 
 class RerankRenderer:
     """One answer as bytes: results by score, the best first; equal ones in the given order."""
 
-    __slots__ = ("_documents", "_id", "_model", "_top_n")
+    __slots__ = ("_documents", "_id", "_top_n", "model")
 
     def __init__(
         self, model: str, unique_id: str, top_n: int | None, documents: list[str] | None
     ) -> None:
-        self._model = model
+        self.model = model
         self._id = unique_id
         self._top_n = top_n
         self._documents = documents
@@ -78,7 +83,7 @@ class RerankRenderer:
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[: self._top_n]
         results = b",".join([self._result(index, scores[index]) for index in order])
         return b'{"id":"rerank-%b","model":%b,"results":[%b],"usage":%b}' % (
-            self._id.encode(), _encode(self._model), results, render_usage(usage),
+            self._id.encode(), _encode(self.model), results, render_usage(usage),
         )  # fmt: skip
 
     def _result(self, index: int, score: float) -> bytes:

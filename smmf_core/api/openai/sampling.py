@@ -16,6 +16,12 @@ from smmf_core.messages import Sampling
 
 _SEED_MASK = (1 << 64) - 1
 _SHOWN_KEYS = 10
+_PLAIN = frozenset(
+    {
+        "max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty",
+        "frequency_penalty", "repetition_penalty", "stop_token_ids", "ignore_eos",
+    }
+)  # fmt: skip
 
 
 def build_sampling(
@@ -29,42 +35,57 @@ def build_sampling(
 
     `max_tokens` is the dialect's own default, after the model's.
     """
-    get = defaults.get
-
-    def first(given: Any, name: str, default: Any) -> Any:
-        return get(name, default) if given is None else given
-
-    limit = body.max_completion_tokens
-    if limit is None:
-        limit = body.max_tokens
-    limit = first(limit, "max_tokens", max_tokens)
-    min_tokens = first(body.min_tokens, "min_tokens", 0)
-    if min_tokens and limit is not None and min_tokens > limit:
+    sampling = Sampling(max_tokens=max_tokens, logprobs=logprobs)
+    for name, value in defaults.items():
+        if name in _PLAIN:
+            setattr(sampling, name, value)
+    _set_given(sampling, body)
+    sampling.top_k = max(0, sampling.top_k)
+    limit = sampling.max_tokens
+    if sampling.min_tokens and limit is not None and sampling.min_tokens > limit:
         if body.min_tokens is not None:
-            text = f"'min_tokens' ({min_tokens}) must not be above the {limit} tokens allowed."
+            text = f"'min_tokens' ({body.min_tokens}) must not be above the {limit} tokens allowed."
             raise ApiError("invalid_value", text, "min_tokens")
-        min_tokens = limit
-    seed = first(body.seed, "seed", None)
-    stop = first(body.stop, "stop", None)
-    return Sampling(
-        max_tokens=limit,
-        min_tokens=min_tokens,
-        temperature=first(body.temperature, "temperature", 1.0),
-        top_p=first(body.top_p, "top_p", 1.0),
-        top_k=max(0, first(body.top_k, "top_k", 0)),
-        min_p=first(body.min_p, "min_p", 0.0),
-        presence_penalty=first(body.presence_penalty, "presence_penalty", 0.0),
-        frequency_penalty=first(body.frequency_penalty, "frequency_penalty", 0.0),
-        repetition_penalty=first(body.repetition_penalty, "repetition_penalty", 1.0),
-        logit_bias=_logit_bias(body.logit_bias) if body.logit_bias else None,
-        seed=draw_seed() if seed is None else seed & _SEED_MASK,
-        is_seeded=seed is not None,
-        stop=[stop] if isinstance(stop, str) else stop or [],
-        stop_token_ids=first(body.stop_token_ids, "stop_token_ids", None) or [],
-        include_stop=body.include_stop_str_in_output is True,
-        ignore_eos=first(body.ignore_eos, "ignore_eos", False),
-        logprobs=logprobs,
-    )
+        sampling.min_tokens = limit
+    seed = defaults.get("seed") if body.seed is None else body.seed
+    sampling.seed = draw_seed() if seed is None else seed & _SEED_MASK
+    sampling.is_seeded = seed is not None
+    stop = defaults.get("stop") if body.stop is None else body.stop
+    if stop:
+        sampling.stop = [stop] if isinstance(stop, str) else stop
+    return sampling
+
+
+def _set_given(sampling: Sampling, body: Body) -> None:
+    """What the client said. Most say little: one test a field is cheaper than a loop over them."""
+    if body.max_completion_tokens is not None:
+        sampling.max_tokens = body.max_completion_tokens
+    elif body.max_tokens is not None:
+        sampling.max_tokens = body.max_tokens
+    if body.min_tokens is not None:
+        sampling.min_tokens = body.min_tokens
+    if body.temperature is not None:
+        sampling.temperature = body.temperature
+    if body.top_p is not None:
+        sampling.top_p = body.top_p
+    if body.top_k is not None:
+        sampling.top_k = body.top_k
+    if body.min_p is not None:
+        sampling.min_p = body.min_p
+    if body.presence_penalty is not None:
+        sampling.presence_penalty = body.presence_penalty
+    if body.frequency_penalty is not None:
+        sampling.frequency_penalty = body.frequency_penalty
+    if body.repetition_penalty is not None:
+        sampling.repetition_penalty = body.repetition_penalty
+    if body.logit_bias:
+        sampling.logit_bias = _logit_bias(body.logit_bias)
+    if body.stop_token_ids is not None:
+        sampling.stop_token_ids = body.stop_token_ids
+    if body.include_stop_str_in_output:
+        sampling.include_stop = True
+    if body.ignore_eos is not None:
+        sampling.ignore_eos = body.ignore_eos
 
 
 def check_logit_bias(bias: dict[str, float]) -> None:

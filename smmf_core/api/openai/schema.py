@@ -65,6 +65,8 @@ class Body(msgspec.Struct, kw_only=True, gc=False):
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     priority: Priority | None = None
+    keep_alive: float | str | None = None
+    smmf: dict[str, Any] | None = None
     smmf_echo: dict[str, Any] | None = None
 
 

@@ -68,7 +68,11 @@ def check_tool_choice(choice: Any, tools: list[Object] | None) -> Any:
 
 
 def check_response_format(form: Object | None) -> Object | None:
-    """Raises ApiError (400) for an unknown type or a schema that is absent or no object."""
+    """Raises ApiError (400) for an unknown type or a schema that is absent or no object.
+
+    A `schema` beside `json_object`, as llama.cpp's server takes it, is a json_schema. Whether a
+    schema can be followed is the engine's to say.
+    """
     if form is None:
         return None
     kind = form.get("type")
@@ -79,9 +83,14 @@ def check_response_format(form: Object | None) -> Object | None:
     if kind == "json_schema":
         wrapper = _object(form, "json_schema", "response_format")
         _check_name(wrapper, "response_format.json_schema")
-        schema = wrapper.get("schema")
+        schema, strict = wrapper.get("schema"), wrapper.get("strict")
         if schema is not None and not isinstance(schema, dict):
             raise invalid_type("response_format.json_schema.schema", "an object", schema)
+        if strict is not None and not isinstance(strict, bool):
+            raise invalid_type("response_format.json_schema.strict", "a boolean", strict)
+    elif kind == "json_object" and form.get("schema") is not None:
+        schema = _object(form, "schema", "response_format")
+        return {"type": "json_schema", "json_schema": {"name": "schema", "schema": schema}}
     return None if kind == "text" else form
 
 

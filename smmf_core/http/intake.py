@@ -1,0 +1,200 @@
+"""From an HTTP request's body to a queued request: decode, check, find the model, submit.
+
+Everything that is wrong with a request is said here, before anything is queued. Owns no request
+state; must not know paths or frame streams.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Protocol
+
+from smmf_core import __version__
+from smmf_core.api import openai
+from smmf_core.api.openai import Require
+from smmf_core.errors import ApiError
+from smmf_core.http.request import Request
+from smmf_core.metrics import Metrics
+from smmf_core.native._frames import StreamTable
+from smmf_core.router.auto import check, choose
+from smmf_core.router.call import Call, End
+from smmf_core.router.core import Open, RouterCore
+from smmf_core.router.fleet import Model
+from smmf_core.router.response import Answer
+from smmf_core.router.stream_answer import StreamAnswer
+
+AUTO = "auto"
+_PRIORITY, _TIMEOUT = b"x-smmf-priority", b"x-smmf-timeout"
+_BYTES_PER_TOKEN = 4  # an estimate, until the Worker's Admit tells
+_ROUTES = {"embed": "embeddings", "rerank": "rerank"}  # as metrics name them
+_PATHS = {
+    "generate": "/v1/chat/completions and /v1/completions",
+    "embed": "/v1/embeddings",
+    "rerank": "/v1/rerank",
+}
+_JSON_TYPE = b"application/json"
+_BODY_TYPES = frozenset({_JSON_TYPE, b"text/plain", b"application/octet-stream", b""})
+
+
+class Gateway(Protocol):
+    """What the HTTP side needs of the Router's shell."""
+
+    metrics: Metrics
+
+    @property
+    def table(self) -> StreamTable: ...
+    @property
+    def core(self) -> RouterCore: ...
+    @property
+    def is_ready(self) -> bool: ...
+    @property
+    def now(self) -> float: ...
+    @property
+    def wall_s(self) -> int: ...
+    def opened(self, answer: Answer) -> None: ...
+    def disconnected(self, answer: Answer) -> None: ...
+    def writable(self, answer: Answer) -> None: ...
+    def on_end(self, answer: Answer) -> None: ...
+    def record(self, call: Call, request: Open | None, end: End) -> None: ...
+    def gathered_metrics(self) -> Metrics: ...
+
+
+class Intake:
+    """The requests that a Worker answers."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._fingerprint = f"smmf-{__version__}"
+        self._ids = itertools.count(int.from_bytes(os.urandom(6)))
+
+    def chat(self, request: Request, call: Call) -> None:
+        self._generate(request, call, "chat")
+
+    def completion(self, request: Request, call: Call) -> None:
+        self._generate(request, call, "completion")
+
+    def embeddings(self, request: Request, call: Call) -> None:
+        self._embed(request, call, "embed")
+
+    def rerank(self, request: Request, call: Call) -> None:
+        self._embed(request, call, "rerank")
+
+    # --- inside ---
+
+    def _generate(self, request: Request, call: Call, dialect: str) -> None:
+        gateway, headers = self._gateway, request.headers
+        self._begin(request, call, dialect)
+        decoded = openai.parse(dialect, request.body)
+        call.model = decoded.model
+        call.stream = decoded.stream is True
+        require = openai.parse_require(decoded.smmf)
+        model, adapter, name = self._find(call, require, "generate", dialect)
+        parsed = openai.finish(decoded, model.entry.defaults)
+        submit = parsed.submit
+        submit.adapter = adapter
+        submit.request_id = call.request_id
+        if _PRIORITY in headers:
+            submit.priority = _priority(headers[_PRIORITY])
+        timeout_s = _timeout_s(headers[_TIMEOUT]) if _TIMEOUT in headers else None
+        unique_id = f"{next(self._ids):x}"
+        renderer = openai.Renderer(parsed, unique_id, gateway.wall_s, name, self._fingerprint)
+        answer = (
+            StreamAnswer(parsed, call, renderer, gateway)
+            if parsed.stream
+            else Answer(call, renderer, gateway)
+        )
+        tokens = parsed.prompt_bytes // _BYTES_PER_TOKEN + 1
+        answer.request = gateway.core.submit(
+            submit, model, answer, parsed.n_choices, tokens, call.tenant, timeout_s,
+            call.received_at,
+        )  # fmt: skip
+        self._accepted(request, answer, model, parsed.keep_alive_s)
+
+    def _embed(self, request: Request, call: Call, task: str) -> None:
+        """As _generate, for vectors or scores.
+
+        Such a request takes one slot, however many texts it has: its Worker takes texts from all
+        requests in turn, so a long one does not keep others out, as it would by taking all slots.
+        """
+        headers = request.headers
+        self._begin(request, call, _ROUTES[task])
+        parse = openai.parse_embeddings if task == "embed" else openai.parse_rerank
+        wanted = parse(request.body, f"{next(self._ids):x}")
+        embed = wanted.embed
+        call.model = embed.model
+        model, _, wanted.renderer.model = self._find(call, wanted.require, task, task)
+        embed.request_id = call.request_id
+        if _PRIORITY in headers:
+            embed.priority = _priority(headers[_PRIORITY])
+        timeout_s = _timeout_s(headers[_TIMEOUT]) if _TIMEOUT in headers else None
+        answer = Answer(call, wanted.renderer, self._gateway)
+        tokens = wanted.input_bytes // _BYTES_PER_TOKEN + 1
+        answer.request = self._gateway.core.submit(
+            embed, model, answer, 1, tokens, call.tenant, timeout_s, call.received_at
+        )
+        self._accepted(request, answer, model, wanted.keep_alive_s)
+
+    def _begin(self, request: Request, call: Call, route: str) -> None:
+        call.route = route
+        media_type = request.headers.get(b"content-type", _JSON_TYPE)
+        if media_type != _JSON_TYPE:
+            _check_media_type(media_type)
+
+    def _accepted(
+        self, request: Request, answer: Answer, model: Model, keep_alive_s: float | None
+    ) -> None:
+        if keep_alive_s is not None:
+            model.keep_alive_s = keep_alive_s
+        request.answer = answer
+        self._gateway.opened(answer)
+
+    def _find(
+        self, call: Call, require: Require | None, task: str, capability: str
+    ) -> tuple[Model, str, str]:
+        """The model, which of its adapters, and what the answer calls it.
+
+        Raises ApiError: there is none, it is for something else, or out of service.
+        """
+        fleet, name = self._gateway.core.fleet, call.model
+        if name == AUTO and not fleet.has(AUTO):
+            model, adapter = choose(fleet, task, capability, require), ""
+            name = model.name
+        else:
+            model, adapter = fleet.find_adapter(name)
+        call.metrics = self._gateway.metrics.model(model.name)
+        if model.entry.task != task:
+            answers = _PATHS[model.entry.task]
+            text = f"The model '{model.name}' is not for this: it answers {answers}."
+            raise ApiError("unsupported_value", text, "model")
+        if require is not None:
+            check(model, require)
+        if (unavailable := fleet.unavailable(model)) is not None:
+            raise unavailable
+        return model, adapter, name
+
+
+def _check_media_type(given: bytes) -> None:
+    kind = given.partition(b";")[0].strip().lower()
+    if kind not in _BODY_TYPES:
+        text = f"The body must be application/json, not {kind[:60].decode('latin-1')}."
+        raise ApiError("unsupported_media_type", text)
+
+
+def _priority(given: bytes) -> int:
+    try:
+        return max(-(1 << 31), min((1 << 31) - 1, int(given)))
+    except ValueError:
+        name = _PRIORITY.decode()
+        raise ApiError("invalid_value", f"The header {name} must be an integer.", name) from None
+
+
+def _timeout_s(given: bytes) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e7:
+        text = "The header x-smmf-timeout must be a positive number of seconds."
+        raise ApiError("invalid_value", text, "x-smmf-timeout")
+    return seconds

@@ -1,0 +1,91 @@
+"""One HTTP request on its way through a Router, and what its answer needs of others.
+
+Owns what is known of a request beside its answer's state; must not queue, place or render.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from smmf_core.messages import Usage
+from smmf_core.metrics import ModelMetrics
+from smmf_core.native._frames import StreamTable
+
+if TYPE_CHECKING:
+    from smmf_core.router.core import Open
+    from smmf_core.router.response import Answer
+
+
+class Connection(Protocol):
+    """What an answer needs of its HTTP request (http.request.Request). `headers`: whole lines."""
+
+    @property
+    def fileno(self) -> int: ...
+    @property
+    def chunked(self) -> bool: ...
+    @property
+    def is_paused(self) -> bool: ...
+    def head(self, status: int, headers: bytes) -> bytes: ...
+    def respond(self, status: int, headers: bytes, body: bytes) -> None: ...
+    def begin_stream(self) -> None: ...
+    def write_raw(self, data: bytes) -> None: ...
+    def end_stream(self, close: bool) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Call:
+    """From its arrival to its end. `headers`: the lines that go with any answer."""
+
+    __slots__ = (
+        "connection",
+        "headers",
+        "metrics",
+        "model",
+        "received_at",
+        "request_id",
+        "route",
+        "stream",
+        "tenant",
+    )
+
+    def __init__(
+        self, connection: Connection, request_id: bytes, headers: bytes, received_at: float
+    ) -> None:
+        self.connection = connection
+        self.request_id = request_id.decode()
+        self.headers = headers
+        self.received_at = received_at
+        self.tenant = 0  # the number of its key, from 1; 0: none is needed
+        self.route = ""
+        self.model = ""  # as the client named it
+        self.stream = False
+        self.metrics: ModelMetrics | None = None  # of what a Worker is to answer
+
+
+class End:
+    """How a request ended, for the access log."""
+
+    __slots__ = ("at", "finish", "first_token_at", "status", "usage")
+
+    def __init__(
+        self, at: float, status: int, finish: str, usage: Usage, first_token_at: float = 0.0
+    ) -> None:
+        self.at = at
+        self.status = status  # 499: the client went away
+        self.finish = finish  # the finish reason, else the error's code, else why it was cancelled
+        self.usage = usage
+        self.first_token_at = first_token_at  # 0.0: there was none
+
+
+class Owner(Protocol):
+    """Who has the open answers: the Router's shell."""
+
+    @property
+    def table(self) -> StreamTable: ...
+    @property
+    def now(self) -> float: ...
+    def on_end(self, answer: Answer) -> None:
+        """A terminal event came."""
+
+    def record(self, call: Call, request: Open | None, end: End) -> None:
+        """A line of the access log."""
