@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 
+from smmf_core.control_messages import WorkerReport
 from smmf_core.controller import adapters
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.errors import ApiError
 from smmf_core.lifecycle import READY, Child
-from smmf_core.messages import WorkerReport
 from smmf_core.registry import Model
 
 _POLL_S = 0.02

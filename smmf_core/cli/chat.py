@@ -1,4 +1,5 @@
-"""`smmf chat`: one question, or a conversation, streamed from the inference port.
+"""`smmf chat`: one question, or a conversation, streamed from the inference port; `smmf run` loads
+the model first.
 
 Owns the conversation's history; must not know how a model works.
 """
@@ -8,17 +9,27 @@ from __future__ import annotations
 import argparse
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
-from smmf_core.cli.http import CliError, Endpoint, add_flags, admin
+from smmf_core.cli.http import CliError, Endpoint, Refused, add_flags, admin, in_url
+from smmf_core.cli.lifecycle import MODELS, path_of
+from smmf_core.cli.waiting import act
+from smmf_core.config.problems import nearest
 
 PROMPT = ">>> "
+_EVERYWHERE = ("0.0.0.0", "::")
 Message = dict[str, str]
 
 
 def add_parser(subparsers: Any) -> None:
+    _add(subparsers, "chat", "talk to a model")
+    _add(subparsers, "run", "load a model and talk to it")
+
+
+def _add(subparsers: Any, verb: str, about: str) -> None:
     parser = subparsers.add_parser(
-        "chat",
-        help="talk to a model",
+        verb,
+        help=about,
         description="Without PROMPT: a conversation (/clear forgets it, /exit ends it), or the "
         "prompt from standard input when that is no terminal.",
     )
@@ -31,15 +42,40 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    inference = Endpoint(admin(args).get("/admin/v1/health")["inference_url"])
-    chat = Chat(inference, args)
+    server = admin(args)
+    if args.verb == "run":
+        act(server, path_of(MODELS, args.model, "start"), {})
+    talk(server, args)
+    return 0
+
+
+def talk(server: Endpoint, args: argparse.Namespace) -> None:
+    """As `smmf chat`: with args.prompt, or what standard input has."""
+    try:
+        _talk(Chat(inference(server), args), args)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        names = [row["name"] for row in server.get(MODELS)]
+        raise CliError(f"{str(error).rstrip('.')}{nearest(args.model, names)}") from None
+
+
+def _talk(chat: Chat, args: argparse.Namespace) -> None:
     if args.prompt is not None:
         chat.ask(args.prompt)
     elif not sys.stdin.isatty():
         chat.ask(sys.stdin.read())
     else:
         _converse(chat)
-    return 0
+
+
+def inference(server: Endpoint) -> Endpoint:
+    """Where requests go; a server that listens everywhere is reached where its admin API is."""
+    url = server.get("/admin/v1/health")["inference_url"]
+    split = urlsplit(url)
+    if split.hostname not in _EVERYWHERE:
+        return Endpoint(url)
+    return Endpoint(f"http://{in_url(server.host)}:{split.port}")
 
 
 class Chat:
@@ -106,4 +142,6 @@ def _answer(chat: Chat, line: str) -> None:
     except KeyboardInterrupt:
         print()
     except CliError as error:
+        if isinstance(error, Refused) and error.status == 404:
+            raise  # no such model: no question will be answered
         print(f"smmf: {error}", file=sys.stderr)

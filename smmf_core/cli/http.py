@@ -60,6 +60,11 @@ def admin(args: argparse.Namespace) -> Endpoint:
     return Endpoint(getattr(args, "url", None) or os.environ.get("SMMF_URL") or DEFAULT_URL)
 
 
+def in_url(host: str) -> str:
+    """An address as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
 class Endpoint:
     """One server; a connection per request."""
 
@@ -68,7 +73,7 @@ class Endpoint:
         if split.scheme not in ("http", "https") or not split.hostname:
             raise CliError(f"not an http address: {url}")
         self.url = f"{split.scheme}://{split.netloc}"
-        self._host = split.hostname
+        self.host = split.hostname
         self._kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
         if split.scheme == "https":
             self._kind = http.client.HTTPSConnection
@@ -80,8 +85,15 @@ class Endpoint:
     def get(self, path: str) -> Any:
         return self._call("GET", path, None)
 
-    def post(self, path: str, body: Any, timeout_s: float = TIMEOUT_S) -> Any:
+    def post(self, path: str, body: Any, timeout_s: float | None = TIMEOUT_S) -> Any:
+        """Without `timeout_s`: until the server answers or goes away."""
         return self._call("POST", path, body, timeout_s)
+
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, body)
+
+    def delete(self, path: str, timeout_s: float | None = TIMEOUT_S) -> Any:
+        return self._call("DELETE", path, None, timeout_s)
 
     def events(self, path: str, body: Any) -> Iterator[Any]:
         """The JSON of each server-sent event, up to `[DONE]`. Raises CliError on a cut stream."""
@@ -99,7 +111,7 @@ class Endpoint:
         finally:
             connection.close()
 
-    def _call(self, method: str, path: str, body: Any, timeout_s: float = TIMEOUT_S) -> Any:
+    def _call(self, method: str, path: str, body: Any, timeout_s: float | None = TIMEOUT_S) -> Any:
         connection, response = self._send(method, path, body, timeout_s)
         try:
             text = response.read()
@@ -112,9 +124,9 @@ class Endpoint:
             connection.close()
 
     def _send(
-        self, method: str, path: str, body: Any, timeout_s: float
+        self, method: str, path: str, body: Any, timeout_s: float | None
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = self._kind(self._host, self._port, timeout=timeout_s)
+        connection = self._kind(self.host, self._port, timeout=timeout_s)
         content = None if body is None else json.dumps(body)
         try:
             connection.request(method, path, content, _headers())

@@ -8,13 +8,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from typing import Any, TextIO
+import time
+from typing import TYPE_CHECKING, Any, TextIO
 
-from smmf_core.config import ModelFlags, load_models, load_server
+from smmf_core.cli.http import in_url
+from smmf_core.config import ModelFlags
+from smmf_core.config.load import Sources
 from smmf_core.controller.main import run as run_controller
 from smmf_core.controller.shell import ControllerShell
-from smmf_core.environments.interpreter import is_installed
-from smmf_core.lifecycle import BACKOFF, FAILED, READY, Child
+from smmf_core.controller.sources import read
+from smmf_core.lifecycle import BACKOFF, FAILED, LOADING, READY, Child
+
+if TYPE_CHECKING:
+    from smmf_core.cli.bars import Bars
 
 _OVERRIDES = {  # flag -> key of smmf.toml
     "host": "server.host",
@@ -56,61 +62,69 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     overrides = {key: getattr(args, flag) for flag, key in _OVERRIDES.items()}
     overrides["server.api_keys"] = args.api_key or None
-    config = load_server(args.config, overrides)
     flags = ModelFlags(args.backend, args.served_model_name, args.max_model_len, args.replicas)
-    models = load_models(args.target or config.models, flags, is_installed)
-    return run_controller(config, models, Progress(sys.stdout, sys.stderr))
+    sources = Sources(args.config, overrides, args.target, flags)
+    config, found = read(sources)
+    progress = Progress(sys.stdout, sys.stderr)
+    try:
+        return run_controller(config, found, progress, sources)
+    finally:
+        progress.close()
 
 
 class Progress:
-    """A line per change while models load, rewritten in place on a terminal; then the endpoint."""
+    """Bars while models load, on a terminal; a line per trouble; at last the endpoint."""
 
     def __init__(self, out: TextIO, progress: TextIO) -> None:
         self._out = out  # for programs: the one line with the endpoint
         self._progress = progress  # for people
-        self._lines = 0  # of the table on the terminal
+        self._began = time.monotonic()
+        self._bars: Bars | None = None
         self._is_ready = False
 
     def changed(self, shell: ControllerShell, child: Child, former: str) -> None:
         is_trouble = child.state in (BACKOFF, FAILED)
-        if is_trouble or (self._is_ready and child.state == READY):
-            self._erase()
+        if is_trouble or (self._is_ready and child.state == READY and child.total_restarts):
             reason = f": {child.reason}" if child.reason else ""
             self._say(f"smmf: {child.name} {_WORDS.get(child.state, child.state)}{reason}")
-        if not self._is_ready:
-            self._show(shell)
+        self.ticked(shell)
+
+    def ticked(self, shell: ControllerShell) -> None:
+        is_early = time.monotonic() - self._began < QUIET_S
+        if self._is_ready or is_early or not self._progress.isatty():
+            return
+        from smmf_core.cli.bars import Bars
+
+        if self._bars is None:
+            self._bars = Bars(self._progress)
+        with contextlib.suppress(OSError):
+            self._bars.show([_bar_row(c) for c in shell.core.workers() if c.wanted])
 
     def ready(self, shell: ControllerShell) -> None:
         server = shell.config.server
-        self._erase()
-        self._is_ready = True
-        names = ", ".join(_ready_names(shell))
-        endpoint = f"http://{_address(server.host)}:{server.port}/v1"
-        admin = f"http://{_address(server.admin_host)}:{server.admin_port}"
+        self.close()
+        names = _in_short(_ready_names(shell))
+        endpoint = f"http://{in_url(server.host)}:{server.port}/v1"
+        admin = f"http://{in_url(server.admin_host)}:{server.admin_port}"
         self._write(self._out, f"smmf: ready on {endpoint} (models: {names}; admin {admin})\n")
 
     def failed(self, shell: ControllerShell) -> None:
-        self._erase()
-        self._is_ready = True
+        self.close()
         self._say(f"smmf: no model is ready; logs are in {shell.run_dir.logs}")
 
-    def _show(self, shell: ControllerShell) -> None:
-        from smmf_core.cli.table import table
-
-        if not self._progress.isatty():
-            return
+    def close(self) -> None:
+        """No more bars."""
         self._erase()
-        rows = [[c.name, c.state, c.reason] for c in shell.core.workers() if c.wanted]
-        lines = table(["INSTANCE", "STATE", ""], rows[:_TABLE_ROWS]).splitlines()
-        self._say("\n".join(lines))
-        self._lines = len(lines)
+        self._is_ready = True
 
     def _erase(self) -> None:
-        if self._lines:
-            self._write(self._progress, f"\x1b[{self._lines}A\x1b[J")
-            self._lines = 0
+        if self._bars is not None:
+            with contextlib.suppress(OSError):
+                self._bars.close()
+            self._bars = None
 
     def _say(self, text: str) -> None:
+        self._erase()
         self._write(self._progress, text + "\n")
 
     def _write(self, out: TextIO, text: str) -> None:
@@ -119,15 +133,29 @@ class Progress:
             out.flush()
 
 
-_TABLE_ROWS = 20  # more would scroll, and could not be rewritten
+def _in_short(names: list[str]) -> str:
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+MAX_NAMES = 20  # in the one line with the endpoint
+QUIET_S = 0.3  # models that load so fast need no bars
 _WORDS = {BACKOFF: "ended, starts again", FAILED: "failed", READY: "is ready"}
 
 
+def _bar_row(child: Child) -> dict[str, Any]:
+    progress = child.progress if child.state == LOADING else None
+    reason, phase = child.reason, child.phase
+    return {
+        "id": child.name,
+        "state": child.state,
+        "phase": phase,
+        "progress": progress,
+        "reason": reason,
+    }
+
+
 def _ready_names(shell: ControllerShell) -> list[str]:
-    core = shell.core
-    replicas = core.replicas_by_model()
-    return [m.name for m in core.registry if core.state_of(replicas[m.index])[0] == "ready"]
-
-
-def _address(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    """Those that answer now, and those that their first request loads."""
+    status = shell.core.status_of
+    return [m.name for m in shell.core.registry if status(m).state in ("ready", "registered")]

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from smmf_core.control_messages import Adapters, WorkerReport
 from smmf_core.lifecycle import READY, Child
-from smmf_core.messages import Adapters, WorkerReport
 from smmf_core.registry import Model
 
 Send = Callable[[Child, Adapters], None]
 
 
 def want(model: Model, replicas: Iterable[Child], wanted: dict[str, str], send: Send) -> None:
-    """Have every replica load and unload adapters (name -> path); their reports tell the end."""
+    """Have every replica load and unload adapters (name -> path); their reports tell the end. One
+    that still loads does it before it is ready."""
     model.wanted_adapters = wanted
     model.adapter_serial += 1
     for child in replicas:
-        if child.state == READY:
+        if child.connected:
             send(child, Adapters(wanted, model.adapter_serial))
 
 
-def on_ready(model: Model | None, child: Child, send: Send) -> None:
-    """A new replica has the file's adapters: tell it what has changed since."""
+def on_welcome(model: Model | None, child: Child, send: Send) -> None:
+    """A new replica knows the file's adapters: tell it what has changed since, so that it is not
+    ready without them."""
     if model is not None and model.wanted_adapters is not None:
         send(child, Adapters(model.wanted_adapters, model.adapter_serial))
 

@@ -1,117 +1,106 @@
 """What the Controller decides: which processes to start, adopt, connect, drain, kill, restart.
 
-Pure: time is a parameter, acts go through Effects. Owns the state of every child; must not know
-sockets, descriptors or files.
+Pure: time is a parameter, acts go through Effects. Owns the state of every child and the wishes for
+every model; must not know sockets, descriptors or files.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
 
 from smmf_core.config import ServerConfig
-from smmf_core.controller import adapters, rings
-from smmf_core.errors import CannotStart, ControlError
+from smmf_core.control_messages import (
+    Hello,
+    Registry,
+    RouterReport,
+    WorkerLost,
+    WorkerReport,
+)
+from smmf_core.controller import adapters, demand, rings, status
+from smmf_core.controller.lives import DRAIN_MARGIN_S, TERM_WAIT_S, Effects, Lives
+from smmf_core.controller.reconcile import Reconciler, is_out_of_memory
+from smmf_core.controller.room import Room
+from smmf_core.controller.table import ROUTER, WORKER, Key, Table
+from smmf_core.controller.upkeep import Upkeep
+from smmf_core.controller.verbs import Verbs
 from smmf_core.lifecycle import (
+    BACKOFF,
     DRAINING,
-    LOADING,
+    FAILED,
     READY,
     STARTING,
     STOPPED,
     Child,
-    model_state,
+    Status,
 )
-from smmf_core.messages import (
-    PROTOCOL,
-    Drain,
-    Hello,
-    Registry,
-    RouterReport,
-    ToChild,
-    WorkerEntry,
-    WorkerLost,
-    WorkerReport,
-)
-from smmf_core.registry import Model, ModelRegistry
+from smmf_core.messages import PROTOCOL
+from smmf_core.registry import LiveRegistry, Model
 
-ROUTER, WORKER = "router", "worker"
+__all__ = ["DRAIN_MARGIN_S", "ROUTER", "TERM_WAIT_S", "WORKER", "ControllerCore", "Effects", "Key"]
+
 ADOPT_S = 5.0  # children look for a Controller every 0.2 s; one in a long engine step is later
-DRAIN_MARGIN_S = 2.0  # a child ends its drain by itself; only then is it told by a signal
-TERM_WAIT_S = 5.0  # from SIGTERM to SIGKILL
 MAX_LOSSES = 3  # new rings for a Worker that a Router cannot reach; then it is restarted
-
-Key = tuple[str, int]
-
-
-class Effects(Protocol):
-    """What the core has done by its shell."""
-
-    def spawn(self, child: Child) -> int:
-        """Start its process and return the pid. Raises OSError, or CannotStart."""
-
-    def kill(self, child: Child, force: bool) -> None:
-        """SIGTERM, or SIGKILL with `force`."""
-
-    def welcome(self, child: Child) -> None: ...
-    def send(self, child: Child, message: ToChild) -> None: ...
-    def attach(self, worker: Child, router: Child, slots: int) -> None:
-        """Make a ring and give its ends to both."""
-
-    def publish(self) -> None:
-        """What Routers know is old: send `registry_message` at the end of this turn."""
-
-    def record(self, child: Child, former: str) -> None:
-        """A state has changed."""
+ANOTHER = -1  # generation of what runs another config than the present one
 
 
-class ControllerCore:
-    """The Controller's decisions. The shell calls the `on_x` events, and `on_timer` at
-    `next_deadline`."""
+class ControllerCore(Verbs):
+    """The Controller's decisions. The shell calls the `on_x` events, `on_timer` at
+    `next_deadline`, and `on_tick` once a second."""
 
-    def __init__(self, config: ServerConfig, registry: ModelRegistry, effects: Effects) -> None:
+    def __init__(self, config: ServerConfig, registry: LiveRegistry, effects: Effects) -> None:
         self._config = config
         self._effects = effects
+        self.unix_offset_s = 0.0
+        self.is_complete = True  # False: what a former run left has not been read yet
         self.registry = registry
-        self.children: dict[Key, Child] = {}
-        self.is_stopping = False
+        self.table = Table()
+        self.children = self.table.children
+        self.room = Room(config, registry, self.table)
+        self.lives = Lives(config, effects)
+        self.models = Reconciler(registry, self.table, self.lives, self.room, effects)
+        self.upkeep = Upkeep(config, registry, self.table, self.lives, self.models, effects)
 
     # --- what should run ---
 
     def plan(self, worker_ids: dict[str, int]) -> None:
-        """Make a slot per Router and replica. `worker_ids` are those of a former Controller."""
+        """Make a slot per Router. `worker_ids` are those of a former Controller."""
         for router in range(self._config.server.routers):
-            self.children[ROUTER, router] = Child(ROUTER, router, f"router-{router}")
-        next_id = max(worker_ids.values(), default=-1) + 1
-        for model in self.registry:
-            deployment = model.config.deployment
-            for replica in range(deployment.replicas):
-                name = f"{model.name}-{replica}"
-                worker = worker_ids.get(name)
-                if worker is None:
-                    worker, next_id = next_id, next_id + 1
-                child = Child(WORKER, worker, name, model.index, deployment.max_concurrency)
-                child.wanted = deployment.autostart
-                self.children[child.key] = child
+            self.table.add(Child(ROUTER, router, f"router-{router}"))
+        self.table.remember_ids(worker_ids)
 
     def adopt(self, key: Key, name: str, incarnation: int, pid: int, now: float) -> None:
-        """A former Controller's process; pid 0: it is gone, only its incarnation counts."""
+        """A former Controller's process; pid 0: it is gone, only its incarnation counts.
+
+        A replica is wanted while its model has fewer than it should; a stranger is not.
+        """
+        model = self.registry.named(name.rpartition("-")[0]) if key[0] == WORKER else None
         child = self.children.get(key)
         if child is None or child.name != name:
-            if not pid:
+            if not pid and model is None:
                 return
-            child = self.children[key] = Child(*key, name, wanted=False)  # nobody wants it now
+            index = model.index if model is not None else -1
+            child = self.table.add(Child(*key, name, index, wanted=False))
         child.incarnation = incarnation
-        if pid:
-            child.state, child.pid, child.adopting = STARTING, pid, True
-            child.act_at = now + ADOPT_S
-            self._effects.record(child, STOPPED)
+        if not pid:
+            return
+        if model is not None:
+            wanted = sum(other.wanted for other in self.replicas(model))
+            child.wanted = wanted < model.desired
+            child.generation = model.generation
+            child.slots = model.config.deployment.max_concurrency
+        child.state, child.pid, child.adopting = STARTING, pid, True
+        child.act_at, child.heartbeat_at = now + ADOPT_S, now
+        self._effects.record(child, STOPPED)
 
     def start(self, now: float) -> None:
         """Spawn what is wanted and was not adopted; Routers first: they are waited for."""
-        for child in self.children.values():
-            if child.state == STOPPED and child.wanted:
-                self._spawn(child, now)
+        for router in self.routers():
+            if router.state == STOPPED and router.wanted:
+                self.lives.spawn(router, now)
+        for model in self.registry:
+            model.last_used = now
+            self.models.reconcile(model, now)
 
     # --- events ---
 
@@ -119,39 +108,55 @@ class ControllerCore:
         """A child connected, for the first time or again; the shell has checked who it is.
 
         1. It speaks another protocol, or runs what is no longer wanted: drain; its successor
-           starts when it has ended.
-        2. Else it is welcome, and told whom it is connected with.
+           starts when it has ended. What drains already may not have heard of it.
+        2. A replica with another config is of a former generation: it is replaced in turn.
+        3. It is welcome, and told whom it is connected with.
         """
         child.connected = True
+        child.heartbeat_at = now
         was_adopting, child.adopting = child.adopting, False
         child.rings = set(hello.attached)
+        model = self._model_of(child)
         is_other = hello.spec_hash not in ("", spec_hash)
-        if hello.protocol != PROTOCOL or is_other or not child.wanted:  # 1
+        is_unfit = hello.protocol != PROTOCOL or (is_other and model is None)
+        if is_unfit or not child.wanted or child.state == DRAINING:  # 1
             if child.state == STARTING:
-                self._stop(child, now, self._drain_s, drains=True)
+                self.lives.stop(child, now, self._drain_s, drains=True)
+            elif child.state == DRAINING:
+                self.lives.remind(child, now)
             return
-        self._effects.welcome(child)  # 2
+        if is_other:  # 2
+            child.generation = ANOTHER
+        self._effects.welcome(child)  # 3
+        adapters.on_welcome(model, child, self._effects.send)
         if was_adopting:
-            child.act_at = self._load_deadline(now)
+            child.act_at = self.lives.load_deadline(now)
         self._follow(child, hello.state, "", now)
         peers = self._peers(child)
         rings.drop_stale(child, peers, self._effects)
         for peer in peers:
             self._connect(child, peer, is_new=not hello.spec_hash)
         self._effects.publish()
+        if model is not None:
+            self.models.reconcile(model, now)
 
     def on_disconnect(self, child: Child) -> None:
         """It reconnects by itself if it lives; its pidfd tells if not."""
         child.connected = False
 
+    def on_heartbeat(self, child: Child, now: float) -> None:
+        child.heartbeat_at = now
+        self.upkeep.on_heartbeat(child, now)
+
     def on_worker_report(self, child: Child, report: WorkerReport, now: float) -> None:
         child.observe(report, now)
+        child.heartbeat_at = now
+        self.upkeep.on_report(child, report, now)
         model = self._model_of(child)
-        facts = (report.context_length, report.capabilities)
-        if model is not None and facts[0] and facts != (model.context_length, model.capabilities):
-            model.context_length, model.capabilities = facts
+        if model is not None and self._learn(model, report):
             self._effects.publish()
         self._follow(child, report.state, report.reason, now)
+        self.lives.advance(child, report, now)
         if model is not None and child.state == READY:
             replicas = self.replicas(model)
             if adapters.on_report(model, report, replicas, self._effects.send):
@@ -160,6 +165,17 @@ class ControllerCore:
     def on_router_report(self, child: Child, report: RouterReport, now: float) -> None:
         child.observe(report, now)
         self._follow(child, report.state, "", now)
+        turned = demand.on_router_report(self.registry, child.id, report, now)
+        for model in turned:
+            self._unload_if_idle(model, now)
+        if turned:
+            self.models.retry_waiting(now)
+
+    def on_load_wanted(self, index: int, now: float) -> None:
+        """Requests wait in a Router for a model that nobody loads."""
+        model = self.registry.by_index(index)
+        if model is not None:
+            self.want_loaded(model, now)
 
     def on_worker_lost(self, router: Child, lost: WorkerLost, now: float) -> None:
         """A Router cannot reach a living Worker: new rings, a few times; then a new Worker."""
@@ -177,69 +193,99 @@ class ControllerCore:
     def on_exit(self, child: Child, reason: str, now: float, is_unfit: bool = False) -> None:
         """Its process is gone.
 
-        1. Its peers forget it.
-        2. It had been told to end: its successor starts, if one is wanted.
-        3. It is not wanted: nothing follows.
-        4. It died: restart with back-off, or FAILED (unfit: at once) with the reason kept.
+        1. Its peers forget it, and its memory is free.
+        2. It had been told to end, or is not wanted.
+        3. It died: restart with back-off, or FAILED (unfit: at once) with the reason kept.
+        4. It was a Router: another one starts if one is wanted.
+        5. Its model has what is wanted of it, and what waits for memory asks again.
         """
         rings.tell_gone(child, self._peers(child), self._effects)  # 1
-        if child.state == DRAINING or not child.wanted:
+        self.room.ended(child, now)
+        if child.state == DRAINING or not child.wanted:  # 2
             child.forget_process()
-            self._move(child, STOPPED)
-            if child.wanted and not self.is_stopping:  # 2
-                self._spawn(child, now)
-            elif not self._is_planned(child):  # 3
-                del self.children[child.key]
-        else:  # 4
-            former = child.state
-            child.reason = child.reason or reason
-            child.die(now, self._config.timeouts.start_s, is_unfit)
-            self._effects.record(child, former)
+            self.lives.move(child, STOPPED)
+        else:  # 3
+            self._die(child, reason, now, is_unfit)
         self._effects.publish()
+        model = self._model_of(child)
+        if child.role == ROUTER:  # 4
+            demand.forget_router(self.registry, child.id)
+            if child.state == STOPPED and child.wanted and not self.is_stopping:
+                self.lives.spawn(child, now)
+        elif model is None and child.state == STOPPED:
+            self.table.forget(child)
+        elif model is not None:  # 5
+            self.models.retry_waiting(now)
+            self.models.reconcile(model, now)
         self._go_on_stopping(now)
 
     def on_timer(self, now: float) -> None:
         """Carry out what is due. By state:
 
         1. BACKOFF: start again.
-        2. DRAINING: SIGTERM, later SIGKILL.
-        3. Adopted and silent: as if it had not finished draining.
-        4. Not loaded in time: kill; that is a failed start.
+        2. FAILED: a request may load it again.
+        3. DRAINING: SIGTERM, later SIGKILL.
+        4. Adopted and silent: as if it had not finished draining.
+        5. Not loaded in time: kill; that is a failed start.
         """
         for child in [c for c in self.children.values() if c.act_at <= now]:
+            if child.act_at > now:
+                continue  # what was done for another one has changed it
             child.act_at = math.inf
-            if not child.is_alive:  # 1
-                self._spawn(child, now)
-            elif child.state == DRAINING:  # 2
-                self._escalate(child, now)
-            elif child.adopting:  # 3
-                child.reason = "it did not answer to the new controller"
-                self._move(child, DRAINING)
-                self._escalate(child, now)
-            else:  # 4
-                child.reason = f"not ready within {self._config.timeouts.load_s:g} s"
-                self._effects.kill(child, True)
+            model = self._model_of(child)
+            if child.state == BACKOFF and model is not None:  # 1
+                self.models.start(child, now)
+                self.models.reconcile(model, now)
+            elif child.state == BACKOFF:
+                self.lives.spawn(child, now)
+            elif child.state == FAILED:  # 2
+                self._forgive(model, now)
+            elif child.state == DRAINING:  # 3
+                self.lives.escalate(child, now)
+            elif child.adopting:  # 4
+                self.lives.give_up(child, now)
+            else:  # 5
+                self.lives.too_late(child)
+
+    def on_tick(self, now: float) -> None:
+        """Once a second: what no event tells of."""
+        self.upkeep.tick(now)
+        for model in list(self.registry):
+            self._unload_if_idle(model, now)
+        self.models.retry_waiting(now)
+        for model in self.registry:
+            if told := status.loading(model, self.replicas(model), now):
+                for router in self.routers():
+                    self._effects.send(router, told)
+
+    def on_memory(self, free: dict[str, int], now: float) -> None:
+        """What is really free on each device, as just measured."""
+        self.room.free = free
+        self.models.retry_waiting(now)
+
+    def complete(self) -> None:
+        """What a former run left has been read."""
+        self.is_complete = True
+        self._effects.publish()
 
     @property
     def next_deadline(self) -> float:
         return min((child.act_at for child in self.children.values()), default=math.inf)
 
-    # --- the operator ---
-
-    def stop_instance(self, child: Child, force: bool, timeout_s: float | None, now: float) -> None:
-        """Drain it and do not start it again."""
-        child.wanted = False
-        child.reason = "stopped by the operator"
-        self._stop(child, now, self._drain_s if timeout_s is None else timeout_s, force=force)
+    # --- the whole server ---
 
     def shut_down(self, force: bool, now: float) -> None:
         """End all: Routers first, so that what is open is finished; with `force` at once."""
-        self.is_stopping = True
+        self.models.is_stopping = True
         for child in list(self.children.values()):
             child.wanted = False
             if force or child.role == ROUTER or not child.is_alive:
-                self._stop(child, now, self._drain_s, force=force)
+                self.lives.stop(child, now, self._drain_s, force=force)
         self._go_on_stopping(now)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.models.is_stopping
 
     @property
     def is_stopped(self) -> bool:
@@ -248,133 +294,86 @@ class ControllerCore:
     @property
     def is_settled(self) -> bool:
         """Nothing wanted is on its way any more."""
-        return all(c.is_settled for c in self.children.values() if c.wanted)
+        return self.is_complete and all(c.is_settled for c in self.children.values() if c.wanted)
 
     # --- what Routers and operators are told ---
 
     def replicas(self, model: Model) -> list[Child]:
-        return [c for c in self.workers() if c.model == model.index]
-
-    def replicas_by_model(self) -> dict[int, list[Child]]:
-        """By the model's index; linear, where asking for each model would not be."""
-        replicas: dict[int, list[Child]] = {model.index: [] for model in self.registry}
-        for child in self.workers():
-            if child.model in replicas:
-                replicas[child.model].append(child)
-        return replicas
+        return self.table.replicas(model.index)
 
     def workers(self) -> Iterable[Child]:
-        return (child for child in self.children.values() if child.role == WORKER)
+        return self.table.workers()
 
     def routers(self) -> Iterable[Child]:
-        return (child for child in self.children.values() if child.role == ROUTER)
+        return self.table.routers()
 
     def find_instance(self, name: str) -> Child:
         """Raises ControlError for an unknown one."""
-        for child in self.workers():
-            if child.name == name:
-                return child
-        raise ControlError(f"no instance named {name}")
+        return self.table.find(name)
 
-    def state_of(self, replicas: list[Child]) -> tuple[str, str]:
-        """(state, reason) of a model by its replicas: the reason is empty when it is ready."""
-        state = model_state(replicas)
-        if state == "ready":
-            return state, ""
-        reason = next((child.reason for child in replicas if child.reason), "")
-        return state, reason or ("not started" if state == "stopped" else "")
+    @property
+    def budgets(self) -> dict[str, int]:
+        return self.room.budgets
+
+    def status_of(self, model: Model) -> Status:
+        """What there is to say of a model in one line."""
+        return status.status_of(model, self.replicas(model))
+
+    def has_reached(self, model: Model) -> bool:
+        """It is what is wanted of it, or will not be without help: `status_of` tells why."""
+        return status.has_reached(model, self.replicas(model))
 
     def registry_message(self) -> Registry:
         """All models and living Workers. Linear in both."""
-        replicas = self.replicas_by_model()
-        weights = {model.index: model.config.deployment.weight for model in self.registry}
-        limits = self._config.limits
-        models = [m.entry(*self.state_of(replicas[m.index]), limits) for m in self.registry]
-        workers = [
-            WorkerEntry(c.id, c.incarnation, c.model, c.name, weights[c.model], c.state != DRAINING)
-            for group in replicas.values()
-            for c in group
-            if c.is_alive
-        ]
-        return Registry(self.registry.changed(), models, workers, self.is_settled)
+        return status.registry_message(
+            self.registry, self.table, self._config.limits, self.is_settled
+        )
 
-    # --- inside: one child ---
+    # --- inside ---
 
     @property
     def _drain_s(self) -> float:
         return self._config.timeouts.drain_s
 
-    def _load_deadline(self, now: float) -> float:
-        return now + (self._config.timeouts.load_s or math.inf)
-
-    def _move(self, child: Child, state: str) -> None:
-        former = child.state
-        child.move(state)
-        self._effects.record(child, former)
-
-    def _spawn(self, child: Child, now: float) -> None:
-        former, child.reason = child.state, ""
-        child.begin()
-        child.act_at = self._load_deadline(now)
-        self._effects.record(child, former)
-        try:
-            child.pid = self._effects.spawn(child)
-        except (OSError, CannotStart) as error:
-            is_unfit = isinstance(error, CannotStart)
-            child.reason = str(error) if is_unfit else f"cannot be started: {error}"
-            child.die(now, self._config.timeouts.start_s, is_unfit)
-            self._effects.record(child, STARTING)
-        self._effects.publish()
-
     def _follow(self, child: Child, told: str, reason: str, now: float) -> None:
-        """Take over the state that a child tells of itself; what it tells late changes nothing."""
-        if told == "failed" and reason:
-            child.reason = reason  # it exits by itself
-        if told == LOADING and child.state == STARTING:
-            deadline = child.act_at
-            self._move(child, LOADING)
-            child.act_at = deadline
-        elif told == READY and child.state in (STARTING, LOADING):
-            child.ready_at, child.reason = now, ""
-            self._move(child, READY)
-            adapters.on_ready(self._model_of(child), child, self._effects.send)
-        elif told == DRAINING and child.state in (STARTING, LOADING, READY):
-            self._move(child, DRAINING)
-            child.act_at = now + self._drain_s + DRAIN_MARGIN_S
-        else:
+        former = child.state
+        self.lives.follow(child, told, reason, now)
+        model = self._model_of(child)
+        if child.state == former or model is None:
             return
-        self._effects.publish()
+        if child.state == READY:
+            model.last_used = max(model.last_used, now)
+            if child.load_s:
+                model.load_s = child.load_s
+                self.models.changed.add(model.index)
+        self.models.reconcile(model, now)
 
-    def _stop(
-        self, child: Child, now: float, timeout_s: float, force: bool = False, drains: bool = False
-    ) -> None:
-        """End a process, or the wait for its next start.
+    def _learn(self, model: Model, report: WorkerReport) -> bool:
+        """What a loaded replica tells of its model; whether Routers must know."""
+        facts = (report.context_length, report.capabilities, report.dimensions)
+        if facts[0] + facts[2] == 0:
+            return False
+        if facts == (model.context_length, model.capabilities, model.dimensions):
+            return False
+        model.context_length, model.capabilities, model.dimensions = facts
+        self.models.changed.add(model.index)
+        return True
 
-        1. It does not run: only its state changes.
-        2. By force, or it has nothing to finish yet: SIGKILL.
-        3. It cannot be told (no connection): SIGTERM, later SIGKILL.
-        4. Else Drain, and signals when that takes too long.
-        """
-        has_work = drains or child.adopting or child.state in (READY, DRAINING)
-        if not child.is_alive:  # 1
-            if child.state != STOPPED:
-                self._move(child, STOPPED)
-        else:
-            if child.state != DRAINING:
-                self._move(child, DRAINING)
-            if force or not has_work:  # 2
-                self._effects.kill(child, True)
-            elif not child.connected:  # 3
-                self._escalate(child, now)
-            else:  # 4
-                self._effects.send(child, Drain(timeout_s))
-                child.act_at = now + timeout_s + DRAIN_MARGIN_S
-        self._effects.publish()
+    def _die(self, child: Child, reason: str, now: float, is_unfit: bool) -> None:
+        was_ready = child.ready_at is not None
+        child.reason = child.reason or reason
+        self.lives.die(child, now, is_unfit)
+        if child.role == WORKER and not was_ready and is_out_of_memory(child.reason):
+            self.models.run_out(child, now)
 
-    def _escalate(self, child: Child, now: float) -> None:
-        self._effects.kill(child, child.kills > 0)
-        child.kills += 1
-        child.act_at = now + TERM_WAIT_S
+    def _forgive(self, model: Model | None, now: float) -> None:
+        """A model that was loaded on demand failed a while ago."""
+        if model is not None and not any(c.is_shown for c in self.replicas(model)):
+            self.models.unload(model, "its load failed", now)
+
+    def _unload_if_idle(self, model: Model, now: float) -> None:
+        if demand.is_idle_for_long(model, self.replicas(model), now):
+            self.models.unload(model, f"not used for {model.idle_s:g} s", now)
 
     def _go_on_stopping(self, now: float) -> None:
         """Once no Router is left, Workers have nothing to finish for anyone."""
@@ -382,13 +381,10 @@ class ControllerCore:
             return
         for child in list(self.workers()):
             if child.is_alive and child.state != DRAINING:
-                self._stop(child, now, self._drain_s)
-
-    def _is_planned(self, child: Child) -> bool:
-        return child.role == ROUTER or child.model >= 0
+                self.lives.stop(child, now, self._drain_s)
 
     def _model_of(self, child: Child) -> Model | None:
-        return next((m for m in self.registry if m.index == child.model), None)
+        return self.registry.by_index(child.model) if child.role == WORKER else None
 
     def _peers(self, child: Child) -> list[Child]:
         return list(self.workers() if child.role == ROUTER else self.routers())

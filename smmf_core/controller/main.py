@@ -7,21 +7,30 @@ shell how. Must not be on the way of a request, nor import what is.
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from smmf_core.config import ModelConfig, ServerConfig, run_directory
+from smmf_core import logs
+from smmf_core.config import ServerConfig, run_directory
+from smmf_core.config.load import Sources
 from smmf_core.controller import process
 from smmf_core.controller.listeners import Listeners, bind
+from smmf_core.controller.log_files import CONTROLLER
 from smmf_core.controller.run_dir import RunDir
 from smmf_core.controller.shell import ControllerShell
-from smmf_core.lifecycle import FAILED, READY, Child
+from smmf_core.controller.sources import Found
+from smmf_core.errors import ConfigError, ControlError
+from smmf_core.lifecycle import FAILED, Child
+from smmf_core.store.location import registry_url
+from smmf_core.store.writer import StoreWriter
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
 
 ADMIN_DELAY_S = 1.0  # importing the admin API costs a core 0.2 s that a loading Worker can use
 TICK_S = 1.0
+CAN_ANSWER = ("ready", "unhealthy", "registered")  # the last one after a load
+_SQLITE = "sqlite:///"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -29,6 +38,9 @@ class Observer(Protocol):
     """Whoever shows the user what happens."""
 
     def changed(self, shell: ControllerShell, child: Child, former: str) -> None: ...
+    def ticked(self, shell: ControllerShell) -> None:
+        """Once a second: loads have gone on a little, perhaps."""
+
     def ready(self, shell: ControllerShell) -> None:
         """Once, when nothing is on its way any more and a model can answer."""
 
@@ -36,8 +48,14 @@ class Observer(Protocol):
         """Once, when nothing is on its way any more and no model can answer."""
 
 
-def run(config: ServerConfig, models: list[ModelConfig], observer: Observer) -> int:
-    """Until shut down; returns the exit status. Raises ControlError when it cannot start."""
+def run(
+    config: ServerConfig, found: Found, observer: Observer, sources: Sources | None = None
+) -> int:
+    """Until shut down; returns the exit status. `sources`: where `found` came from, for a reload.
+
+    Raises ControlError when it cannot start.
+    """
+    hears_terminal = process.has_terminal()
     asked: list[int] = []  # signals that came before the loop runs
     for number in _SIGNALS:
         signal.signal(number, lambda number, _: asked.append(number))
@@ -45,36 +63,52 @@ def run(config: ServerConfig, models: list[ModelConfig], observer: Observer) -> 
     server = config.server
     run_dir = RunDir(run_directory(server))
     run_dir.lock(server.name)
+    logs.tell_children(config.log)
+    logs.set_up_file(run_dir.logs / CONTROLLER, config.log)
     admin = bind(server.admin_host, server.admin_port)
     server.admin_port = admin.getsockname()[1]
     listeners = Listeners(server.host, server.port)
-    shell = ControllerShell(config, models, run_dir, listeners)
+    url = registry_url(config)
+    store = StoreWriter(url, server.name, config.log.retention_days)
+    models = [model for _, model in found]
+    shell = ControllerShell(config, models, run_dir, listeners, store)
+    shell.sources = sources
+    shell.raws.update({model.model.name: raw for raw, model in found})
+    shell.core.is_complete = not has_past(url)
     shell.on_change = lambda child, former: observer.changed(shell, child, former)
     shell.start()
     server.port = listeners.port or server.port
 
     import uvloop  # the children are on their way; now there is time for the rest
 
-    status: int = uvloop.run(_watch(shell, admin, observer, asked))
+    life = _Life(shell, observer, hears_terminal)
+    status: int = uvloop.run(_watch(shell, admin, life, asked))
     return status
 
 
+def has_past(url: str) -> bool:
+    """Whether the registry's database may hold something: only then its content is waited for."""
+    return not url.startswith(_SQLITE) or Path(url.removeprefix(_SQLITE)).exists()
+
+
 async def _watch(
-    shell: ControllerShell, admin: socket.socket, observer: Observer, asked: list[int]
+    shell: ControllerShell, admin: socket.socket, life: _Life, asked: list[int]
 ) -> int:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    life = _Life(shell, observer, asyncio.Event(), asyncio.Event())
     shell.run_on(loop)
+    if not shell.core.is_complete:
+        life.open_store()
     for number in _SIGNALS:
-        loop.add_signal_handler(number, life.on_signal)
-    if asked:
-        life.on_signal()
-    loop.call_later(ADMIN_DELAY_S, life.may_serve_admin.set)
+        loop.add_signal_handler(number, life.on_signal, number)
+    for earlier in asked[:1]:
+        life.on_signal(earlier)
+    loop.call_later(ADMIN_DELAY_S, life.has_time)
     serving = asyncio.create_task(_serve_admin(shell, admin, life))
     while not life.ended.is_set():
         shell.tick()
+        life.ticked()
         try:
             await asyncio.wait_for(life.ended.wait(), TICK_S)
         except TimeoutError:
@@ -90,31 +124,54 @@ async def _watch(
 class _Life:
     """The few moments of a Controller: settled for the first time, ending, ended."""
 
-    def __init__(
-        self,
-        shell: ControllerShell,
-        observer: Observer,
-        ended: asyncio.Event,
-        may_serve_admin: asyncio.Event,
-    ) -> None:
+    def __init__(self, shell: ControllerShell, observer: Observer, hears_terminal: bool) -> None:
+        import asyncio
+
         self.status = 0
-        self.ended = ended
-        self.may_serve_admin = may_serve_admin
+        self.ended = asyncio.Event()
+        self.may_serve_admin = asyncio.Event()
         self._shell = shell
         self._observer = observer
+        self._hears_terminal = hears_terminal
         self._is_announced = False
+        self._is_storing = False
         shell.on_settled = self._on_settled
 
-    def on_signal(self) -> None:
-        """The first asks, the second insists."""
-        self._shell.shut_down(force=self._shell.core.is_stopping)
+    def has_time(self) -> None:
+        """The children have had theirs: now the admin API, and the store if it is not open."""
+        self.may_serve_admin.set()
+        self.open_store()
+
+    def ticked(self) -> None:
+        self._observer.ticked(self._shell)
+
+    def open_store(self) -> None:
+        if not self._is_storing:
+            self._is_storing = True
+            self._shell.open_store()
+
+    def on_signal(self, number: int) -> None:
+        """The first asks, the second insists; a hang-up asks only if a terminal can hang up."""
+        if number == signal.SIGHUP and not self._hears_terminal:
+            self._reload()
+        else:
+            self._shell.shut_down(force=self._shell.core.is_stopping)
+
+    def _reload(self) -> None:
+        try:
+            result = self._shell.reload()
+        except (ConfigError, ControlError) as error:
+            self._shell.note("server", "reload", f"nothing has changed: {error}")
+            return
+        changed = [*result.added, *result.changed, *result.removed]
+        self._shell.note("server", "reload", f"changed: {', '.join(changed) or 'nothing'}")
 
     def _on_settled(self) -> None:
         core = self._shell.core
         if not self._is_announced and core.is_settled and not core.is_stopping:
             self._is_announced = True
-            self.may_serve_admin.set()
-            if any(child.state == READY for child in core.workers()):
+            self.has_time()
+            if any(core.status_of(model).state in CAN_ANSWER for model in core.registry):
                 self._observer.ready(self._shell)
             else:
                 self._observer.failed(self._shell)

@@ -12,10 +12,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-LOG_BYTES = 16 << 20  # a log larger than this at a start is kept once as `.1`, and begun anew
+from smmf_core.controller.log_files import owner_of
+from smmf_core.logs import child_environment, message_of
+
 LAST_WORDS_BYTES = 4096
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _START_TIME = 19  # field 22 of /proc/PID/stat, counted behind the command's name (proc(5))
+_SESSION = 3  # field 6
 _RESIDENT = 1  # field 2 of /proc/PID/statm, in pages
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -50,15 +53,13 @@ class Process:
 
 def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None) -> Process:
     """Start a process that inherits no descriptor but its log. Raises OSError."""
-    if log.exists() and log.stat().st_size > LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as output:
         popen = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment,
+            env=child_environment(owner_of(log), environment),
             close_fds=True,
             start_new_session=True,
         )
@@ -68,11 +69,13 @@ def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None)
 def last_line(log: Path) -> str:
     """What a process said last; "" when that was nothing."""
     try:
-        tail = log.read_bytes()[-LAST_WORDS_BYTES:]
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LAST_WORDS_BYTES))
+            tail = file.read(LAST_WORDS_BYTES)
     except OSError:
         return ""
     lines = tail.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    return message_of(lines[-1]) if lines else ""
 
 
 def find(pid: int, started: int) -> Process | None:
@@ -105,6 +108,31 @@ def memory_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[_RESIDENT]) * _PAGE_BYTES
     except (OSError, IndexError):
         return 0
+
+
+def sessions() -> dict[int, set[int]]:
+    """Every process of this machine by its session: a child leads its own, and what it starts is in
+    it."""
+    found: dict[int, set[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):  # it has just ended
+                stat = Path(f"/proc/{entry.name}/stat").read_text()
+                session = int(stat.rpartition(")")[2].split()[_SESSION])
+                found.setdefault(session, set()).add(int(entry.name))
+    return found
+
+
+def has_terminal() -> bool:
+    """Whether a terminal that closes is to end this process: it has one, and was not started to
+    outlive it (nohup). To be asked at the start: later the terminal, or nohup's word, is gone."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def become_subreaper() -> None:

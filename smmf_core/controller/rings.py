@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from smmf_core.control_messages import Detach, ToChild
 from smmf_core.lifecycle import DRAINING, Child, Ring
-from smmf_core.messages import Detach, ToChild
 
 
 class Effects(Protocol):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from smmf_core.controller.log_files import file_name
 from smmf_core.errors import ControlError
 
 _SOCKET_PATH_BYTES = 107  # sockaddr_un's 108, less the closing zero
@@ -31,6 +32,9 @@ class ChildRecord(msgspec.Struct):
     starttime: int = 0
     model: str = ""
     model_index: int = -1
+    is_offline: bool = False
+    device: str = ""
+    need_bytes: int = 0
     version: int = 0  # of the registry, with the Controller
 
 
@@ -60,6 +64,10 @@ class RunDir:
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    def log_of(self, role: str, name: str) -> Path:
+        """Where a child writes what it has to say."""
+        return self.logs / file_name(role, name)
 
     def endpoint(self, router: int, epoch: int) -> str:
         """Where a Router takes requests' answers and Workers connect (ZeroMQ)."""

@@ -1,7 +1,7 @@
-"""Carries out what the core decides: processes, control connections, rings, the saved state.
+"""Carries out what the core decides: processes, rings, the registry for Routers, the saved state.
 
-Nothing blocks. Owns every descriptor of the Controller; messages to a slow child queue in its
-Channel. Must not decide anything about a child's life.
+Nothing blocks. Owns the processes and the end of each turn, when what has changed is written out
+once. Must not decide anything about a child's life.
 """
 
 from __future__ import annotations
@@ -11,96 +11,106 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from smmf_core.config import ModelConfig, ServerConfig
-from smmf_core.controller import process, vitals
-from smmf_core.controller.core import ROUTER, WORKER, ControllerCore, Key
-from smmf_core.controller.listeners import Listeners
-from smmf_core.controller.process import Process
-from smmf_core.controller.run_dir import ChildRecord, RunDir
-from smmf_core.controller.specs import Specs
-from smmf_core.environments.catalog import UNFIT
-from smmf_core.lifecycle import Child
-from smmf_core.messages import (
-    PROTOCOL,
+from smmf_core.config import ModelConfig, RawConfig, ServerConfig
+from smmf_core.config.load import Sources
+from smmf_core.control_messages import (
     Attach,
-    Drain,
+    Heartbeat,
     Hello,
-    Message,
+    Inspected,
+    LoadWanted,
     PeerMetrics,
+    Probed,
     RouterReport,
     ToChild,
     Welcome,
     WorkerLost,
     WorkerReport,
 )
-from smmf_core.native import _ring
-from smmf_core.registry import ModelRegistry
-from smmf_core.wire.control import Channel, ControlServer
+from smmf_core.controller import process, vitals, wishes
+from smmf_core.controller.connections import Connections, close_all
+from smmf_core.controller.core import ControllerCore
+from smmf_core.controller.journal import Journal
+from smmf_core.controller.listeners import Listeners
+from smmf_core.controller.log_files import LogFiles
+from smmf_core.controller.new_ring import new_ring
+from smmf_core.controller.process import Process
+from smmf_core.controller.questions import Questions
+from smmf_core.controller.reload import ReloadResult, reload
+from smmf_core.controller.remember import Remembrance
+from smmf_core.controller.roster import Roster
+from smmf_core.controller.run_dir import ChildRecord, RunDir
+from smmf_core.controller.specs import Specs
+from smmf_core.controller.table import ROUTER, WORKER, Key
+from smmf_core.controller.watch import Watch
+from smmf_core.environments.catalog import UNFIT
+from smmf_core.lifecycle import Child
+from smmf_core.messages import PROTOCOL, Message
+from smmf_core.registry import LiveRegistry
+from smmf_core.store.records import EventRecord, Stored
+from smmf_core.store.writer import Store
 
 if TYPE_CHECKING:
     import asyncio
 
-RING_BYTES = 1 << 20  # seconds of text at 10,000 tokens/s: a Router never stalls so long
-EVENTS_KEPT = 1000
-
-
-class Event(msgspec.Struct):
-    """One change of state, for the operator."""
-
-    time: float  # Unix time
-    role: str
-    id: str
-    former: str
-    state: str
-    reason: str
-    pid: int
-
-
-def ring_bytes(slots: int) -> int:
-    """A power of two in which the reserved room of `slots` terminal records is a small part."""
-    size = RING_BYTES
-    while size < 4 * slots * _ring.TERMINAL_BYTES:
-        size *= 2
-    return size
+STORE_CLOSE_S = 3.0  # how long the end waits for what the store has not written yet
+Event = EventRecord
 
 
 class ControllerShell:
-    """Implements core.Effects. `on_change` is told of every new state, after it was recorded."""
+    """Implements core.Effects and connections.Listener.
+
+    `on_change` is told of every new state, after it was recorded; `raws` are the models' files with
+    their references, by name: whoever registers a model puts its there first.
+    """
 
     def __init__(
-        self, config: ServerConfig, models: list[ModelConfig], run_dir: RunDir, listeners: Listeners
+        self,
+        config: ServerConfig,
+        models: list[ModelConfig],
+        run_dir: RunDir,
+        listeners: Listeners,
+        store: Store | None = None,
     ) -> None:
         self.config = config
-        self.started_at = time.time()
-        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self.on_change: Callable[[Child, str], None] = lambda child, former: None
-        self.on_settled: Callable[[], None] = lambda: None
         self.run_dir = run_dir
         self.listeners = listeners
+        self.store = store
+        self._journal = Journal(store)
+        self.events = self._journal.events
         self.processes: dict[Key, Process] = {}
-        self._channels: dict[Key, Channel] = {}
-        self._server = ControlServer(run_dir.path)
+        self.sources: Sources | None = None  # the files that it was started with
+        self.raws: dict[str, RawConfig] = {}
+        self.on_change: Callable[[Child, str], None] = lambda child, former: None
+        self.on_settled: Callable[[], None] = lambda: None  # after each turn
+        self.started_at = time.time()
+        self._connections = Connections(run_dir.path, self)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_due = self._is_stale = False
-        self._saved: list[ChildRecord] = []
+        self._is_stale = self._is_due = self._is_recalled = False
+        self._touched: set[int] = set()  # models of which the store may have to hear
         self._records = run_dir.load()
-        former = {r.model: r.model_index for r in self._records if r.model}
-        version = max((r.version for r in self._records), default=0)
-        registry = ModelRegistry(former, version)
+        self._roster = Roster(run_dir)
+        former = wishes.load(run_dir.path) if self._records else wishes.Wishes()
+        known = {wish.name: wish.index for wish in former.models}
+        version = max((record.version for record in self._records), default=0)
+        registry = LiveRegistry(known, version)
         for model in models:
             registry.add(model, int(self.started_at))
+        wishes.restore(registry, former, self.raws)
         self.core = ControllerCore(config, registry, self)
+        self.core.unix_offset_s = time.time() - time.monotonic()
+        self.watch = Watch(config, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        self.log_files = LogFiles(run_dir.logs, config.log.retention_days)
         self._specs = Specs(config, registry)
+        self._questions = Questions(self.send)
+        self._memory = Remembrance(self.core, self.raws, store) if store is not None else None
 
-    # --- start ---
+    # --- start and end ---
 
     def start(self) -> None:
         """Adopt what a former Controller left, start the rest. Raises ControlError: port in use."""
@@ -111,29 +121,40 @@ class ControllerShell:
             self.listeners.check_free()
         self.core.plan({r.name: r.id for r in self._records if r.role == WORKER})
         for record in self._records:
-            if record.role == "controller":
-                continue
-            key = (record.role, record.id)
-            alive = living.get(key)
-            if alive is not None:
-                self.processes[key] = alive
-            pid = alive.pid if alive is not None else 0
-            self.core.adopt(key, record.name, record.incarnation, pid, now)
+            if record.role != "controller":
+                self._adopt(record, living.get((record.role, record.id)), now)
         routers = [c for c in self.core.routers() if c.pid]
         self.run_dir.clear({(c.id, c.incarnation) for c in routers})
         if not routers:
             for router in self.core.routers():
                 self.listeners.get(router.id)
+        self.watch.prepare(self.core)
         self.core.start(now)
-        self._save()
+        self._roster.save(self.core, self.processes)
+
+    def _adopt(self, record: ChildRecord, alive: Process | None, now: float) -> None:
+        key = (record.role, record.id)
+        if alive is not None:
+            self.processes[key] = alive
+        pid = alive.pid if alive is not None else 0
+        self.core.adopt(key, record.name, record.incarnation, pid, now)
+        child = self.core.children.get(key)
+        if child is not None:
+            child.is_offline, child.device = record.is_offline, record.device
+            child.need_bytes = record.need_bytes
 
     def run_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """From here on events come by themselves."""
         self._loop = loop
-        loop.add_reader(self._server.fd, self._on_connect)
+        self._connections.run_on(loop)
         for key, alive in self.processes.items():
             loop.add_reader(alive.pidfd, self._on_dead, key)
         self._wake()
+
+    def open_store(self) -> None:
+        """From here on the store is heard, and told."""
+        if self.store is not None and self._loop is not None:
+            self.store.load(self._loaded)
 
     def shut_down(self, force: bool) -> None:
         """Let everything end: at once with `force`, or when it is already ending."""
@@ -144,16 +165,42 @@ class ControllerShell:
     def close(self) -> None:
         """Nothing runs any more. What is still due is not carried out: it would write again."""
         self._loop = None
-        for channel in self._channels.values():
-            channel.close()
+        self._connections.close()
+        self.watch.close()
         self.listeners.close()
-        self._server.close()
+        if self.store is not None:
+            self.store.close(STORE_CLOSE_S)
+        wishes.forget(self.run_dir.path)
         self.run_dir.forget()
 
+    def reload(self) -> ReloadResult:
+        """Read the files again. Raises ConfigError, and nothing has changed; ControlError."""
+        result = reload(self)
+        self._wake()
+        return result
+
+    def restart_routers(self) -> None:
+        """They finish what is open, and start again with what the server's settings are now."""
+        for router in self.core.routers():
+            self.core.lives.stop(router, time.monotonic(), drains=True)
+
+    # --- once a second ---
+
     def tick(self) -> None:
-        """Once a second: what no descriptor tells of."""
+        """What no descriptor tells of."""
+        now = time.monotonic()
         process.reap_strangers({p.pid for p in self.processes.values()})
-        mine = vitals.dump(self.core)
+        self.watch.tick(self.core, now)
+        self.core.on_tick(now)
+        living = {self.log_of(child).name for child in self.core.children.values() if child.pid}
+        self.log_files.tend(living)
+        if self._memory is not None and (news := self._memory.news()):
+            self.note("model", "registry", news)
+        self._share_metrics()
+
+    def _share_metrics(self) -> None:
+        shares = vitals.gpu_shares(list(self.core.workers()), self.watch.gpus)
+        mine = vitals.dump(self.core, shares)
         dumps = {
             router.id: router.report.metrics
             for router in self.core.routers()
@@ -168,6 +215,26 @@ class ControllerShell:
     def now(self) -> float:
         return time.monotonic()
 
+    # --- the store ---
+
+    def _loaded(self, stored: Stored) -> None:
+        """In the store's thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                self._loop.call_soon_threadsafe(self.on_stored, stored)
+
+    def on_stored(self, stored: Stored) -> None:
+        """What a former run left is known."""
+        if self._loop is None or self._memory is None or self.core.is_stopping:
+            return
+        for problem in self._memory.recall(stored, time.monotonic()):
+            self.note("model", "registry", problem)
+        if not self._is_recalled:
+            self._is_recalled = True
+            self._journal.recall(stored.events)
+            self._touched |= {model.index for model in self.core.registry}
+            self.core.complete()
+
     # --- Effects ---
 
     def spawn(self, child: Child) -> int:
@@ -178,7 +245,8 @@ class ControllerShell:
         argv = [python, "-m", module]
         argv += ["--run-dir", str(self.run_dir.path), "--id", str(child.id)]
         argv += [number, str(child.incarnation)]
-        environment = self.run_dir.package_environment() if is_elsewhere else None
+        environment = self.run_dir.package_environment() if is_elsewhere else dict(os.environ)
+        environment |= self.watch.environment(child.device)
         started = process.spawn(argv, self.log_of(child), environment)
         self.processes[child.key] = started
         if self._loop is not None:
@@ -192,40 +260,33 @@ class ControllerShell:
         timeouts = self.config.timeouts
         message = Welcome(PROTOCOL, self._specs.of(child), timeouts.grace_s, timeouts.drain_s)
         fds = [self.listeners.get(child.id).fileno()] if child.role == ROUTER else []
-        self.send(child, message, fds)
+        self._connections.send(child, message, fds)
 
-    def send(self, child: Child, message: ToChild, fds: list[int] | None = None) -> None:
-        channel = self._channels.get(child.key)
-        if channel is None:
-            return
-        fd = channel.fd
-        channel.send(message, fds or [])
-        if channel.closed:  # it has just died: the loop must not go on watching a number
-            self._forget(channel, fd, child)
-        self._watch(channel)
+    def send(self, child: Child, message: ToChild) -> None:
+        self._connections.send(child, message)
 
     def attach(self, worker: Child, router: Child, slots: int) -> None:
-        flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        ring = [_ring.create(ring_bytes(slots), slots), os.eventfd(0, flags), os.eventfd(0, flags)]
+        ring = new_ring(slots)
         endpoint = self.run_dir.endpoint(router.id, router.incarnation)
         message = Attach(
             worker.id, worker.incarnation, router.id, router.incarnation, endpoint, slots
         )
-        self.send(router, message, [*ring, self.processes[worker.key].pidfd])
-        self.send(worker, message, [*ring, self.processes[router.key].pidfd])
-        for fd in ring:
-            os.close(fd)
+        self._connections.send(router, message, [*ring, self.processes[worker.key].pidfd])
+        self._connections.send(worker, message, [*ring, self.processes[router.key].pidfd])
+        close_all(ring)
 
     def publish(self) -> None:
         self._is_stale = True
         self._wake()
 
     def record(self, child: Child, former: str) -> None:
-        event = Event(
-            time.time(), child.role, child.name, former, child.state, child.reason, child.pid
-        )
-        self.events.append(event)
+        self._journal.changed(child, former)
+        self._touched.add(child.model)
         self.on_change(child, former)
+        self._wake()
+
+    def note(self, kind: str, name: str, text: str) -> None:
+        self._journal.note(kind, name, text)
         self._wake()
 
     # --- the end of a turn ---
@@ -236,7 +297,7 @@ class ControllerShell:
             self._loop.call_soon(self._settle)
 
     def _settle(self) -> None:
-        """Write out once: the registry to Routers, the children's file, the next timer."""
+        """Write out once: the registry to Routers, what is kept, the next timer."""
         self._is_due = False
         if self._loop is None:
             return
@@ -246,7 +307,8 @@ class ControllerShell:
             for router in self.core.routers():
                 if router.connected:
                     self.send(router, message)
-        self._save()
+        self._roster.save(self.core, self.processes)
+        self._keep()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -261,124 +323,64 @@ class ControllerShell:
         self.core.on_timer(time.monotonic())
         self._wake()
 
-    def _save(self) -> None:
-        records = [self._own_record()]
-        names = {m.index: m.name for m in self.core.registry}
-        for child in self.core.children.values():
-            alive = self.processes.get(child.key)
-            records.append(
-                ChildRecord(
-                    role=child.role,
-                    id=child.id,
-                    name=child.name,
-                    incarnation=child.incarnation,
-                    pid=alive.pid if alive is not None else 0,
-                    starttime=alive.start_time if alive is not None else 0,
-                    model=names.get(child.model, ""),
-                    model_index=child.model,
-                )
-            )
-        if records != self._saved:
-            self._saved = records
-            with contextlib.suppress(OSError):  # disk full, folder gone: only adoption suffers
-                self.run_dir.save(records)
+    def _keep(self) -> None:
+        """Wishes go to the run directory, and to the store once it has been read."""
+        changed, self.core.models.changed = self.core.models.changed, set()
+        if changed and not self.core.is_stopping:
+            wishes.save(self.run_dir.path, self.core.registry, self.raws)
+        self._touched |= changed
+        if self._memory is not None and self._is_recalled and self._touched:
+            touched, self._touched = self._touched, set()
+            self._memory.tell(touched)
 
-    def _own_record(self) -> ChildRecord:
-        pid = os.getpid()
-        started = process.start_time(pid) or 0
-        return ChildRecord(
-            "controller", pid=pid, starttime=started, version=self.core.registry.version
-        )
+    # --- what comes in ---
 
-    # --- connections ---
-
-    def _on_connect(self) -> None:
-        for channel in self._server.accept():
-            self._reader(channel, None)
-
-    def _reader(self, channel: Channel, child: Child | None) -> None:
-        assert self._loop is not None
-        self._loop.add_reader(channel.fd, self._on_readable, channel, child)
-
-    def _on_readable(self, channel: Channel, child: Child | None) -> None:
-        fd = channel.fd
-        for message, fds in channel.receive():
-            if isinstance(message, Hello):
-                child = self._on_hello(channel, message, fds)
-            else:
-                self._close_all(fds)
-            if child is None:
-                channel.send(Drain(0.0))  # nobody of ours: a child whose record was lost
-                channel.close()
-                break
-            self._on_message(child, message)
-        if channel.closed:
-            self._forget(channel, fd, child)
-
-    def _on_hello(self, channel: Channel, hello: Hello, fds: list[int]) -> Child | None:
-        """Who it is, by its slot and by the kernel's word on its pid; None for a stranger."""
+    def identify(self, hello: Hello, pid: int) -> Child | None:
+        """By its slot, and by the kernel's word on its pid."""
         child = self.core.children.get((hello.role, hello.id))
         alive = self.processes.get(child.key) if child is not None else None
-        is_known = alive is not None and alive.pid == hello.pid == channel.peer()[0]
+        is_known = alive is not None and alive.pid == hello.pid == pid
         if child is None or not is_known or child.incarnation != hello.incarnation:
-            self._close_all(fds)
             return None
-        former = self._channels.get(child.key)
-        if former is not None and former is not channel:
-            self._forget(former, former.fd, None)
-        self._channels[child.key] = channel
-        self._reader(channel, child)
-        if child.role == ROUTER and fds and not self.core.is_stopping:
-            self.listeners.give_back(child.id, fds.pop())
-        self._close_all(fds)
-        self.core.on_hello(child, hello, self._specs.digest(child), time.monotonic())
         return child
 
-    def _on_message(self, child: Child, message: Message) -> None:
+    def on_hello(self, child: Child, hello: Hello, fds: list[int]) -> None:
+        if child.role == ROUTER and fds and not self.core.is_stopping:
+            self.listeners.give_back(child.id, fds.pop())
+        close_all(fds)
+        self.core.on_hello(child, hello, self._specs.digest(child), time.monotonic())
+
+    def on_message(self, child: Child, message: Message) -> None:
         now = time.monotonic()
-        if isinstance(message, WorkerReport):
+        if isinstance(message, Heartbeat):
+            self.core.on_heartbeat(child, now)
+        elif isinstance(message, WorkerReport):
             self.core.on_worker_report(child, message, now)
         elif isinstance(message, RouterReport):
             self.core.on_router_report(child, message, now)
         elif isinstance(message, WorkerLost):
             self.core.on_worker_lost(child, message, now)
+        elif isinstance(message, LoadWanted):
+            self.core.on_load_wanted(message.model, now)
+        elif isinstance(message, Probed):
+            self.core.upkeep.on_probed(child, message.ok, message.seconds)
+        elif isinstance(message, Inspected):
+            self._questions.answered(child, message)
 
-    def _watch(self, channel: Channel) -> None:
-        """Have what is queued sent as soon as the child reads again."""
-        if channel.is_blocked and not channel.closed and self._loop is not None:
-            self._loop.add_writer(channel.fd, self._on_writable, channel)
+    def on_disconnect(self, child: Child) -> None:
+        self.core.on_disconnect(child)
 
-    def _on_writable(self, channel: Channel) -> None:
-        assert self._loop is not None
-        fd = channel.fd
-        if channel.flush():
-            self._loop.remove_writer(fd)
-        elif channel.closed:
-            self._forget(channel, fd, None)
-
-    def _forget(self, channel: Channel, fd: int, child: Child | None) -> None:
-        """A connection ended. `fd` is its descriptor while it was open."""
-        assert self._loop is not None
-        if fd >= 0:
-            self._loop.remove_reader(fd)
-            self._loop.remove_writer(fd)
-        channel.close()
-        if child is not None and self._channels.get(child.key) is channel:
-            del self._channels[child.key]
-            self.core.on_disconnect(child)
-
-    # --- deaths ---
+    async def inspect(self, child: Child) -> dict[str, Any]:
+        """An instance's own account of its state. Raises ControlError when it cannot be asked, or
+        ends before it has answered."""
+        return await self._questions.inspect(child)
 
     def _on_dead(self, key: Key) -> None:
         assert self._loop is not None
         child, dead = self.core.children[key], self.processes.pop(key)
         self._loop.remove_reader(dead.pidfd)
-        channel = self._channels.get(key)
-        if channel is not None:  # its last words may say why
-            fd = channel.fd
-            self._on_readable(channel, child)
-            if self._channels.get(key) is channel:
-                self._forget(channel, fd, child)
+        self._connections.take_last_words(child)
+        self._questions.died(child)
         died_of = dead.bury()
         last_words = "" if child.ready_at is not None else process.last_line(self.log_of(child))
         is_unfit = dead.status == UNFIT
@@ -390,9 +392,4 @@ class ControllerShell:
     # --- small things ---
 
     def log_of(self, child: Child) -> Path:
-        return self.run_dir.logs / f"{child.role}-{child.id}.log"
-
-    def _close_all(self, fds: list[int]) -> None:
-        for fd in fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        return self.run_dir.log_of(child.role, child.name)

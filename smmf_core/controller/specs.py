@@ -1,6 +1,6 @@
 """What each child is told to be (Welcome.spec), and the name of that: equal names need no restart.
 
-Owns which settings a child depends on; must not send anything.
+Owns which settings a Router depends on; must not send anything.
 """
 
 from __future__ import annotations
@@ -10,43 +10,57 @@ import sys
 import msgspec
 
 from smmf_core.config import ModelConfig, ServerConfig
-from smmf_core.controller.core import ROUTER
+from smmf_core.controller.table import ROUTER
 from smmf_core.environments.interpreter import interpreter
+from smmf_core.errors import CannotStart
 from smmf_core.lifecycle import Child
-from smmf_core.registry import ModelRegistry
+from smmf_core.registry import LiveRegistry
 from smmf_core.wire.control import spec_digest
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Specs:
-    """Encoded once; digests by the child's model, -1 for Routers."""
+    """Digests of models are kept until the model's config is another one."""
 
-    def __init__(self, config: ServerConfig, registry: ModelRegistry) -> None:
-        self._configs: dict[int, ModelConfig] = {m.index: m.config for m in registry}
-        self._router = _router_spec(config)
-        self._digests: dict[int, str] = {}
+    def __init__(self, config: ServerConfig, registry: LiveRegistry) -> None:
+        self._server = config
+        self._registry = registry
+        self._digests: dict[int, tuple[ModelConfig, str]] = {}
 
     def of(self, child: Child) -> bytes:
-        if child.role == ROUTER:
-            return self._router
-        return _encode(msgspec.structs.replace(self._configs[child.model], source=""))
+        config = self._config(child)
+        if child.role == ROUTER or config is None:
+            return _router_spec(self._server)
+        return _encode(msgspec.structs.replace(config, source=""))
 
     def digest(self, child: Child) -> str:
         """ "" for a Worker of a model that is no more."""
-        if child.role != ROUTER and child.model not in self._configs:
+        config = self._config(child)
+        if child.role == ROUTER:
+            return spec_digest(self.of(child))
+        if config is None:
             return ""
-        if child.model not in self._digests:
-            self._digests[child.model] = spec_digest(self.of(child))
-        return self._digests[child.model]
+        kept = self._digests.get(child.model)
+        if kept is None or kept[0] is not config:
+            kept = self._digests[child.model] = (config, spec_digest(self.of(child)))
+        return kept[1]
 
     def python(self, child: Child) -> str:
         """The interpreter: a model's engine may live in an environment of its own.
 
         Raises CannotStart.
         """
-        config = self._configs.get(child.model)
-        return sys.executable if config is None else interpreter(config)
+        config = self._config(child)
+        if config is None:
+            return sys.executable
+        if config.why_not_served:
+            raise CannotStart(config.why_not_served)
+        return interpreter(config)
+
+    def _config(self, child: Child) -> ModelConfig | None:
+        model = self._registry.by_index(child.model)
+        return model.config if model is not None else None
 
 
 def _router_spec(config: ServerConfig) -> bytes:
@@ -54,4 +68,15 @@ def _router_spec(config: ServerConfig) -> bytes:
     server = msgspec.structs.replace(
         config.server, admin_host="127.0.0.1", admin_port=0, run_dir="", name="default"
     )
-    return _encode(msgspec.structs.replace(config, server=server, models=[], source=""))
+    plain = ServerConfig()
+    return _encode(
+        msgspec.structs.replace(
+            config,
+            server=server,
+            health=plain.health,
+            memory=plain.memory,
+            registry=plain.registry,
+            models=[],
+            source="",
+        )
+    )

@@ -24,6 +24,9 @@ WORKER_NEEDS = (
     "safetensors>=0.5",
 )
 
+# What holds answers to a form, for the engines whose tokens are chosen here; vLLM pins its own.
+GRAMMARS = "llguidance>=1.7,<2"
+
 
 @dataclass(frozen=True)
 class Build:
@@ -64,6 +67,7 @@ _HF = (
     "tiktoken>=0.9",
     "protobuf>=5",
     "bitsandbytes>=0.45",
+    GRAMMARS,
 )
 _VOLTA_AND_OLDER = (50, 90)
 
@@ -182,11 +186,15 @@ MLX = Engine(
     ("mlx", "mlx_lm"),
     ("mlx-lm",),
     {
-        "13.0": Build(("mlx[cuda13]==0.32.4", "mlx-lm==0.32.2"), gpus=(75, 121), disk_gib=4),
-        "12.8": Build(("mlx[cuda12]==0.32.4", "mlx-lm==0.32.2"), gpus=(75, 120), disk_gib=4),
+        "13.0": Build(
+            ("mlx[cuda13]==0.32.4", "mlx-lm==0.32.2", GRAMMARS), gpus=(75, 121), disk_gib=4
+        ),
+        "12.8": Build(
+            ("mlx[cuda12]==0.32.4", "mlx-lm==0.32.2", GRAMMARS), gpus=(75, 120), disk_gib=4
+        ),
         **{old: Build(gone=_NO_MLX.format(old, "12.8")) for old in ("12.6", "12.4", "12.1")},
         "11.8": Build(gone=_NO_MLX.format("11.8", "12.8")),
-        CPU: Build(("mlx[cpu]==0.32.4", "mlx-lm==0.32.2"), disk_gib=0.6),
+        CPU: Build(("mlx[cpu]==0.32.4", "mlx-lm==0.32.2", GRAMMARS), disk_gib=0.6),
     },
 )
 

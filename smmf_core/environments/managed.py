@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from smmf_core.environments import in_use
 from smmf_core.environments.catalog import WORKER_NEEDS, Build
 
 STAMP = "smmf-engine.json"
@@ -92,14 +93,34 @@ def folder_for(name: str, variant: str, build: Build) -> Path:
 
 
 def make_current(name: str, folder: Path) -> None:
-    """Point the link there in one step, and remove the engine's other environments."""
+    """Point the link there in one step, and remove the engine's other environments, but those that
+    Workers still run from."""
     link = folder.parent / name
     new = folder.parent / f".{name}.new"
     new.unlink(missing_ok=True)
     new.symlink_to(folder.name)
     new.replace(link)
+    _remove_former(name, folder)
+
+
+def remove_former(name: str) -> None:
+    """Remove an engine's former environments that nobody runs from any more, unless an install is
+    under way."""
+    current = (engines_dir() / name).resolve()
+    has_former = any(folder != current for folder in _folders(name))
+    if not has_former or read_stamp(current) is None:
+        return
+    with contextlib.suppress(OSError), (engines_dir() / f".{name}.lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove_former(name, current)
+
+
+def _remove_former(name: str, current: Path) -> None:
+    if not in_use.can_tell():  # they stay until `smmf engines remove`
+        return
     for other in _folders(name):
-        if other != folder:
+        if other != current and not in_use.users(other):
+            (other / STAMP).unlink(missing_ok=True)  # first: it is not whole any more
             shutil.rmtree(other, ignore_errors=True)
 
 

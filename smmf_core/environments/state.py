@@ -34,7 +34,10 @@ class State(NamedTuple):
 
 
 def all_states() -> list[State]:
-    """Built-in backends without packages, engines, plug-ins."""
+    """Built-in backends without packages, engines, plug-ins. Former environments of engines go,
+    once nobody runs from them."""
+    for name in ENGINES:
+        managed.remove_former(name)
     plain = [name for name in BACKENDS if name not in {e.backend for e in ENGINES.values()}]
     own = [State(name, name, HERE, "", sys.executable, "cpu") for name in plain]
     return [*own, *map(state, ENGINES.values()), *_plug_ins()]

@@ -22,6 +22,7 @@ _START_S = 60.0
 _STOP_S = 30.0
 _PATH = "/v1/chat/completions"
 _SLOTS = 4096
+_FOLDERS = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME")  # its own: nothing is left behind
 
 
 def free_port() -> int:
@@ -61,7 +62,7 @@ class LocalServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "XDG_RUNTIME_DIR": str(self._folder)},
+            env={**os.environ, **dict.fromkeys(_FOLDERS, str(self._folder))},
         )
 
     def __enter__(self) -> LocalServer:

@@ -1,0 +1,44 @@
+"""Where the Routers answer, and for which keys: DB-GPT's API server is started by this.
+
+Owns the route; how it is done is the Controller's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import post
+from litestar.datastructures import State
+
+from smmf_core.admin import rows
+from smmf_core.admin.bodies import Body, read
+from smmf_core.admin.rows import Row
+from smmf_core.config.load import is_loopback
+from smmf_core.controller import address
+from smmf_core.controller.shell import ControllerShell
+from smmf_core.errors import ApiError
+
+
+class Move(Body):
+    """`api_keys` are the admin API's, too, as in `[server]`."""
+
+    host: str
+    port: int
+    api_keys: list[str]
+
+
+@post("/router", status_code=200, summary="Have the Routers answer at another address")
+async def post_router(state: State, data: dict[str, Any]) -> Row:
+    shell: ControllerShell = state.shell
+    body = read(Move, data)
+    server = shell.config.server
+    if not body.api_keys and not is_loopback(server.admin_host):
+        message = "The admin API is open to other machines: it needs keys."
+        raise ApiError("conflict", message, "api_keys")
+    has_moved = address.move(shell, body.host, body.port, body.api_keys)
+    url = f"{rows.health(shell)['inference_url']}/v1"
+    already = "" if has_moved else "already "
+    return {"url": url, "message": f"the API server answers {already}at {url}"}
+
+
+HANDLERS = [post_router]

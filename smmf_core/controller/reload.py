@@ -1,0 +1,109 @@
+"""Reads the configuration files again, and has only what changed touched.
+
+All or nothing: what is wrong in any file changes nothing. Owns the order of the changes; what each
+means is the core's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from smmf_core.config import ModelConfig, Problem, RawConfig, ServerConfig
+from smmf_core.config.problems import ConfigProblems
+from smmf_core.config.reload import ReloadPlan, plan, server_changes
+from smmf_core.controller import sources
+from smmf_core.errors import ControlError
+from smmf_core.registry import LiveRegistry
+
+if TYPE_CHECKING:
+    from smmf_core.controller.shell import ControllerShell
+
+# What the Controller looks at anew each time it needs it. What else can be changed while serving is
+# the Routers': they start again, and who connects meanwhile waits.
+OWN_SECTIONS = ("health", "memory")
+OWN_KEYS = ("timeouts.load_s", "timeouts.drain_s", "timeouts.start_s", "timeouts.grace_s")
+
+
+class ReloadResult(msgspec.Struct):
+    """Names of models; `restart`: settings of the server that wait for its next start."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: list[str]
+    restart: list[str] = []
+
+
+def reload(shell: ControllerShell) -> ReloadResult:
+    """Returns when all changes are under way. Raises ConfigError, and nothing has changed;
+    ControlError when this server has no files."""
+    if shell.sources is None:
+        raise ControlError("this server was started without configuration files")
+    server, found = sources.read(shell.sources)
+    raws = {config.model.name: raw for raw, config in found}
+    registry = shell.core.registry
+    present = [m.config for m in registry if not m.is_runtime and not m.is_removed]
+    asked = plan(present, [config for _, config in found])
+    _check(registry, asked)
+    restart = _apply_server(shell, server)
+    _apply(shell, asked, raws)
+    return ReloadResult(
+        added=_names(asked.added),
+        changed=[change.new.model.name for change in asked.changed],
+        removed=_names(asked.removed),
+        unchanged=_names(asked.unchanged),
+        restart=restart,
+    )
+
+
+def _check(registry: LiveRegistry, asked: ReloadPlan) -> None:
+    """No new name is already that of a model which no file has."""
+    problems = []
+    for config in (*asked.added, *(change.new for change in asked.changed)):
+        for name in (config.model.name, *config.model.aliases):
+            owner = registry.owner_of(name)
+            if owner is not None and owner.is_runtime and not owner.is_removed:
+                text = f"{name} is registered already, as {owner.name}: `smmf rm` it first"
+                problems.append(Problem(config.source, 0, "[model]", "value", text))
+    if problems:
+        raise ConfigProblems(problems)
+
+
+def _apply(shell: ControllerShell, asked: ReloadPlan, raws: dict[str, RawConfig]) -> None:
+    """Names are given up before others take them."""
+    core, now = shell.core, shell.now
+    for config in asked.removed:
+        core.remove_model(core.registry.find(config.model.name), now)
+    for change in asked.changed:
+        core.registry.give_up_aliases(core.registry.find(change.old.model.name), change.new)
+    shell.raws.update(raws)
+    for change in asked.changed:
+        core.replace_model(core.registry.find(change.old.model.name), change.new, now)
+    for config in asked.added:
+        core.add_model(config, now, is_runtime=False)
+
+
+def _apply_server(shell: ControllerShell, server: ServerConfig) -> list[str]:
+    """Take over what can be while serving; the keys of what waits for the next start."""
+    changes = server_changes(shell.config, server)
+    for key in changes.live:
+        section, _, name = key.partition(".")
+        setattr(getattr(shell.config, section), name, getattr(getattr(server, section), name))
+    sections = {key.partition(".")[0] for key in changes.live}
+    if "health" in sections:
+        shell.core.upkeep.set_limits()
+    if "memory" in sections:
+        shell.watch.tell_budgets(shell.core)
+    if any(not _is_own(key) for key in changes.live):
+        shell.restart_routers()
+    return changes.restart
+
+
+def _is_own(key: str) -> bool:
+    return key.partition(".")[0] in OWN_SECTIONS or key in OWN_KEYS
+
+
+def _names(configs: list[ModelConfig]) -> list[str]:
+    return [config.model.name for config in configs]
