@@ -95,7 +95,7 @@ def engine_table(results: dict[str, Any]) -> str:
             lines.append(f"| {engine} | {against} | {least} | {shown} x |")
     if "mixed" in results.get("transformers", {}):
         ratio = results["transformers"]["mixed"]["to_static"]
-        what = "static batches, answers of 16 to 512 tokens"
+        what = "static batches; prompts and answers of 16 to 512 tokens, random arrivals"
         lines.append(f"| transformers | {what} | 2 | {ratio:.2f} x |")
     if "embed" in results:
         found = results["embed"]

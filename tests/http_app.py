@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from smmf_core.http.protocol import HttpProtocol, Limits, Request, ServerState
 
-JSON = (b"content-type", b"application/json")
+JSON = b"content-type: application/json\r\n"
 
 
 class Clock:
@@ -89,13 +89,13 @@ class App:
 
 def answer(request: Request) -> None:
     seen = {"method": request.method, "path": request.path, "body": request.body.decode("latin-1")}
-    request.respond(200, [JSON], json.dumps(seen).encode())
+    request.respond(200, JSON, json.dumps(seen).encode())
 
 
 def stream(request: Request, *parts: bytes) -> None:
     """A streamed response, framed as the native side does."""
     request.begin_stream()
-    request.write_raw(request.head(200, [(b"content-type", b"text/event-stream")]))
+    request.write_raw(request.head(200, b"content-type: text/event-stream\r\n"))
     for part in parts:
         request.write_raw(b"%x\r\n%b\r\n" % (len(part), part) if request.chunked else part)
     if request.chunked:

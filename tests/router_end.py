@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from smmf_core import control_messages as cm
 from smmf_core import messages as m
 from smmf_core.native import _ring
 from smmf_core.native._ring import RingReader
@@ -34,7 +35,7 @@ class RouterEnd:
     def attach(self, links: Links) -> None:
         fds = [os.dup(fd) for fd in (self.memfd, self.data_fd, self.space_fd)]
         fds.append(os.pidfd_open(self.process.pid))
-        links.attach(m.Attach(0, 1, 0, 1, self.endpoint, 16), fds)
+        links.attach(cm.Attach(0, 1, 0, 1, self.endpoint, 16), fds)
 
     def send(self, *messages: m.ToWorker) -> None:
         assert self.socket.send(worker_identity(0, 1), list(messages))

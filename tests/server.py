@@ -63,10 +63,15 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        extra = {"XDG_RUNTIME_DIR": str(self.run_root), "SMMF_URL": self.admin_url}
+        extra = {
+            "XDG_RUNTIME_DIR": str(self.run_root),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "SMMF_URL": self.admin_url,
+        }
         return {**os.environ, **extra}
 
-    def start(self, wait: bool = True) -> Server:
+    def start(self, wait: bool = True, stderr: int | None = None) -> Server:
+        """`stderr`: a descriptor for it; else it goes into the log, too."""
         targets = [str(path) for path in sorted(self.folder.glob("local-*.toml"))]
         config = self.folder / "smmf.toml"
         flags = [*self.flags, *(["--config", str(config)] if config.exists() else [])]
@@ -74,7 +79,11 @@ class Server:
         command = [sys.executable, "-m", "smmf_core.cli.main", "serve", *targets, *ports, *flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log if stderr is None else stderr,
+                env=self.environment,
             )
         if wait:
             self.wait_ready()
@@ -94,6 +103,18 @@ class Server:
             time.sleep(_POLL_S)
         logs = [path.read_text()[-2000:] for path in self.run_dir.glob("logs/*.log")]
         raise RuntimeError(f"not ready: {self.log.read_text()[-3000:]}\n{logs}")
+
+    def wait_admin(self, timeout_s: float = START_S) -> None:
+        """Until the admin API answers, whether there is a model or not."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            try:
+                self.admin("GET", "/admin/v1/health")
+            except OSError:
+                time.sleep(_POLL_S)
+            else:
+                return
+        raise RuntimeError(f"no admin API: {self.log.read_text()[-3000:]}")
 
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -117,14 +138,19 @@ class Server:
         return self.request("POST", "/v1/chat/completions", body)
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer's JSON; it must be a good one."""
+        status, answer = self.ask_admin(method, path, body)
+        assert status < 300, (status, answer)
+        return answer
+
+    def ask_admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """(status, JSON)"""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=60)
         try:
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            text = response.read()
-            assert response.status < 300, (response.status, text)
-            return json.loads(text or b"null")
+            return response.status, json.loads(response.read() or b"null")
         finally:
             connection.close()
 

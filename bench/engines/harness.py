@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.serve.contestants import Smmf
-from smmf_core.engines.base import Sequence, StepEngine
+from smmf_core.engines.base import Output, Sequence, StepEngine
 from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Load, Plan
 from smmf_core.messages import Sampling, Submit
@@ -77,8 +77,14 @@ def generation_rate(url: str, requests: list[bytes], clients: int) -> float:
     return sum(outcome.tokens for outcome in outcomes) / elapsed_s
 
 
-def stepped_rate(engine: StepEngine, asked: list[list[int]], tokens: int) -> float:
-    """Tokens per second of the engine alone, driven as a Worker's loop does. Greedy answers."""
+def stepped_rate(
+    engine: StepEngine,
+    asked: list[list[int]],
+    tokens: int,
+    note: Callable[[Output], None] = lambda output: None,
+) -> float:
+    """Tokens per second of the engine alone, driven as a Worker's loop does. Greedy answers; `note`
+    is told of each token."""
     params = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
     sequences = [
         Sequence(
@@ -97,6 +103,7 @@ def stepped_rate(engine: StepEngine, asked: list[list[int]], tokens: int) -> flo
     while rest:
         for output in engine.step():
             assert output.error is None, output.error
+            note(output)
             rest[output.sequence.id] -= 1
             if not rest[output.sequence.id]:
                 del rest[output.sequence.id]

@@ -11,8 +11,10 @@ from __future__ import annotations
 import random
 import sys
 import time
+from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ WORDS = 16  # of a prompt
 ROUNDS = 3
 MIXED = 64  # requests of random lengths
 SHORTEST, LONGEST = 16, 512
+ARRIVAL_S = 3.0  # in which they come: faster than they can be served, so that both are busy
 ROWS = 32  # of a static batch, and that the engine may run at once
 _START_S = 120.0
 
@@ -79,26 +82,37 @@ def run() -> dict[str, Any]:
 
 
 def _mixed(model: Any, engine: TransformersEngine) -> dict[str, Any]:
-    """Prompts and answers of random lengths: the engine's rows leave and join, a static batch
-    waits for its longest."""
+    """Prompts and answers of random lengths that come at random: the engine's rows join and leave,
+    a static batch takes whoever has come when the last one ends, and waits for its longest."""
     draw = random.Random(5)
     vocabulary = engine.spec.tokenizer.vocab_size
     lengths = [draw.randint(SHORTEST, LONGEST) for _ in range(MIXED)]
     asked = [
-        [draw.randrange(vocabulary) for _ in range(draw.randint(SHORTEST, LONGEST // 4))]
+        [draw.randrange(vocabulary) for _ in range(draw.randint(SHORTEST, LONGEST))]
         for _ in range(MIXED)
     ]
-    spans = [slice(start, start + ROWS) for start in range(0, MIXED, ROWS)]
-    began = time.perf_counter()
-    for span in spans:
-        _generate(model, asked[span], lengths[span])
-    static = sum(lengths) / (time.perf_counter() - began)
-    ours = _stepped(engine, asked, lengths)
+    arrivals = list(accumulate(draw.expovariate(MIXED / ARRIVAL_S) for _ in range(MIXED)))
+    static = _static_batches(model, asked, lengths, arrivals)
+    ours = _stepped(engine, asked, lengths, arrivals=arrivals)
     return {
         "static_batches": round(static),
         "engine": round(ours),
         "to_static": round(ours / static, 3),
     }
+
+
+def _static_batches(
+    model: Any, asked: list[list[int]], lengths: list[int], arrivals: list[float]
+) -> float:
+    began, first = time.perf_counter(), 0
+    while first < len(asked):
+        now = time.perf_counter() - began
+        time.sleep(max(0.0, arrivals[first] - now))
+        here = bisect(arrivals, time.perf_counter() - began)
+        span = slice(first, min(here, first + ROWS))
+        _generate(model, asked[span], lengths[span])
+        first = span.stop
+    return sum(lengths) / (time.perf_counter() - began)
 
 
 def _bare(model: Any, asked: list[list[int]]) -> float:
@@ -136,17 +150,28 @@ def _stepped(
     asked: list[list[int]],
     lengths: list[int] | None = None,
     skip_prefill: bool = False,
+    arrivals: list[float] | None = None,
 ) -> float:
-    """The engine alone, driven as a Worker's loop does: at most ROWS at once."""
+    """The engine alone, driven as a Worker's loop does: at most ROWS at once, none before its
+    time (seconds from the start)."""
     lengths = lengths or [TOKENS] * len(asked)
+    due = (arrivals or [0.0] * len(asked))[::-1]
     waiting = [_sequence(*item) for item in enumerate(zip(asked, lengths, strict=True))][::-1]
     left: dict[int, int] = {}
     began, made = time.perf_counter(), 0
     while waiting or left:
-        if waiting and len(left) < ROWS:
-            joining = [waiting.pop() for _ in range(min(len(waiting), ROWS - len(left)))]
+        joining = []
+        while waiting and len(left) + len(joining) < ROWS:
+            if time.perf_counter() - began < due[-1]:
+                break
+            due.pop()
+            joining.append(waiting.pop())
+        if joining:
             left |= {sequence.id: sequence.max_new_tokens for sequence in joining}
             engine.add(joining)
+        if not left:
+            time.sleep(0.001)  # nobody has come yet
+            continue
         outputs = engine.step()
         made += len(outputs)
         if skip_prefill:

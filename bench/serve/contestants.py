@@ -62,6 +62,8 @@ class Contestant:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 class Smmf(Contestant):
@@ -77,7 +79,8 @@ class Smmf(Contestant):
         port, self.admin_port = free_port(), free_port()
         ports = ["--port", str(port), "--admin-port", str(self.admin_port)]
         command = [sys.executable, "-m", "smmf_core.cli.main", "serve", *targets, *ports, *flags]
-        super().__init__(command, port, {"XDG_RUNTIME_DIR": str(self.folder)})
+        folders = dict.fromkeys(("XDG_RUNTIME_DIR", "XDG_STATE_HOME"), str(self.folder))
+        super().__init__(command, port, folders)
         self.wait(lambda: get(self.url, "/ready")[0] == 200, start_s)
         self.processes()  # answers once the admin API has been imported: a cost of the start
 

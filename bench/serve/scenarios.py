@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.serve.contestants import Contestant, FastApi, SendLoop, Smmf, get
+from bench.serve.loading import loading
+from bench.serve.swap_storm import swap_storm
 from bench.serve.waiting import growth_waiting
 from smmf_core.loadgen import procfs
 from smmf_core.loadgen.exchange import Outcome, request_bytes
@@ -243,7 +245,7 @@ def _start_once() -> float:
     command = [sys.executable, "-m", "smmf_core.cli.main", "serve", "--name", f"bench-{port}"]
     command += ["--port", str(port), "--admin-port", str(admin_port)]
     folder = tempfile.mkdtemp(prefix="smmf-bench-")
-    environment = {**os.environ, "XDG_RUNTIME_DIR": folder}
+    environment = {**os.environ, "XDG_RUNTIME_DIR": folder, "XDG_STATE_HOME": folder}
     quiet = subprocess.DEVNULL
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment)
@@ -310,6 +312,6 @@ SCENARIOS: dict[str, Callable[[], Figures]] = {
     scenario.__name__: scenario
     for scenario in (
         stream_flat, stream_paced_64, stream_paced_8, unary, first_token, streams_2000,
-        idle_10000, start, memory, growth_models, growth_waiting,
+        idle_10000, start, memory, growth_models, growth_waiting, loading, swap_storm,
     )
 }  # fmt: skip

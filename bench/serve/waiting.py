@@ -10,6 +10,7 @@ import gc
 import time
 from typing import Any
 
+from smmf_core import control_messages as cm
 from smmf_core import messages as m
 from smmf_core.config import Timeouts
 from smmf_core.errors import ApiError
@@ -28,6 +29,7 @@ class _Effects:
         return True
 
     def worker_lost(self, worker: int, reason: str) -> None: ...
+    def load_wanted(self, model: int) -> None: ...
 
 
 class _Sink:
@@ -40,8 +42,8 @@ class _Sink:
         return True
 
 
-def _entry() -> m.ModelEntry:
-    return m.ModelEntry(
+def _entry() -> cm.ModelEntry:
+    return cm.ModelEntry(
         0, "m", [], "generate", "echo", "ready", "", 0, 100, "least_connections", 0, 0, {}, []
     )
 
@@ -56,7 +58,7 @@ def _cost_us(waiting: int) -> float:
     """CPU microseconds to accept, place and finish one request, with so many waiting."""
     effects = _Effects()
     core = RouterCore(effects, Timeouts(queue_s=1e6))
-    core.fleet.update(m.Registry(1, [_entry()], [m.WorkerEntry(0, 1, 0, "m-0", 1.0, True)]))
+    core.fleet.update(cm.Registry(1, [_entry()], [cm.WorkerEntry(0, 1, 0, "m-0", 1.0, True)]))
     core.fleet.attached(0, 1, _SLOTS)
     core.fleet.ready(0, 1)
     for _ in range(waiting + _SLOTS):

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from smmf_core.controller import process
 
 
@@ -57,11 +55,3 @@ def test_a_childs_children_end_with_it_and_nobody_stays_a_zombie(tmp_path: Path)
         [sys.executable, "-c", _FAMILY, str(tmp_path / "log")], capture_output=True, text=True
     )
     assert done.stdout.splitlines() == ["exited with status 3", "no one is left"], done.stderr
-
-
-def test_a_large_log_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LOG_BYTES", 10)
-    log = tmp_path / "worker-0.log"
-    log.write_text("x" * 20)
-    process.spawn([sys.executable, "-c", "print('new')"], log).bury()
-    assert (tmp_path / "worker-0.log.1").read_text() == "x" * 20

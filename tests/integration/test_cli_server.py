@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import WAIT_S, read, said, smmf
 from server import Server, echo_toml
-
-WAIT_S = 60
 
 
 @pytest.fixture
@@ -26,31 +21,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     running = Server(tmp_path).start()
     yield running
     running.stop()
-
-
-def smmf(
-    server: Server, *arguments: str, stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "smmf_core.cli.main", *arguments]
-    return subprocess.run(
-        command,
-        env=server.environment,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-    )
-
-
-def said(server: Server, *arguments: str, stdin: str | None = None) -> str:
-    done = smmf(server, *arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def read(server: Server, *arguments: str) -> Any:
-    return json.loads(said(server, *arguments, "--json"))
 
 
 def test_list_show_and_ps(server: Server) -> None:
@@ -92,6 +62,20 @@ def test_stop_returns_when_it_is_stopped(server: Server) -> None:
     assert {row["name"]: row["status"] for row in read(server, "list")}["a"] == "stopped"
     assert smmf(server, "chat", "a", "hi").returncode == 1
     assert said(server, "chat", "b", "hi") != ""
+
+
+def test_serve_shows_a_terminal_how_far_loads_are(tmp_path: Path) -> None:
+    (tmp_path / "local-a.toml").write_text(echo_toml("a", engine={"load_s": 2.5}))
+    ours, theirs = os.openpty()
+    running = Server(tmp_path)
+    running.start(stderr=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert running.stop() == 0
+    assert "a-0" in shown
+    assert "%  load" in shown
+    assert running.log.read_text().startswith("smmf: ready on ")
 
 
 def test_shutdown_ends_every_process(server: Server) -> None:

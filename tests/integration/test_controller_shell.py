@@ -10,11 +10,10 @@ import msgspec
 import pytest
 
 from smmf_core.config import Model, ModelConfig, Server, ServerConfig
-from smmf_core.controller.core import WORKER
+from smmf_core.control_messages import Drain, FromChild
 from smmf_core.controller.listeners import Listeners
 from smmf_core.controller.run_dir import RunDir
 from smmf_core.controller.shell import ControllerShell
-from smmf_core.messages import Drain, FromChild
 from smmf_core.wire.control import Channel
 
 
@@ -34,11 +33,10 @@ async def tell_the_dead(folder: Path) -> None:
     loop = asyncio.get_running_loop()
     shell.run_on(loop)
     shell.core.plan({})
-    worker = shell.core.children[WORKER, 0]
+    worker = shell.core.table.slot(shell.core.registry.find("m"), 0)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel = Channel(ours, msgspec.msgpack.Decoder(FromChild))
-    shell._channels[worker.key] = channel
-    shell._reader(channel, worker)
+    shell._connections.adopt(channel, worker)
     fd = channel.fd
     worker.connected = True
 
@@ -48,5 +46,4 @@ async def tell_the_dead(folder: Path) -> None:
     assert not worker.connected
     assert not loop.remove_reader(fd), "its number, reused by another socket, would wake the loop"
     assert not loop.remove_writer(fd)
-    loop.remove_reader(shell._server.fd)
     shell.close()

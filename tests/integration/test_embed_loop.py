@@ -21,6 +21,7 @@ from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.embed_batcher import EmbedBatcher
 from smmf_core.worker.embed_core import EmbedCore
 from smmf_core.worker.links import Links
+from smmf_core.worker.probe import Prober
 
 
 class Engine(EchoEmbedEngine):
@@ -50,7 +51,7 @@ class WorkerEnd:
         self.core = EmbedCore(self.engine.spec, self.engine.tokenize, EmbedBatcher(8, 0, None, 16))
         self.links = Links(self.core)
         self.control = WorkerControl(folder, 0, 1)
-        self.control.loaded(self.core, self.links)
+        self.control.loaded(self.core, self.links, Prober(self.core, "embed"))
         self.died = False
         router.attach(self.links)
         self.thread = threading.Thread(target=self.run)

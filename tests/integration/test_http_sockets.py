@@ -27,11 +27,11 @@ class SocketApp(App):
     def on_request(self, request: Request) -> None:
         if request.path == "/large":
             self.requests.append(request)
-            request.respond(200, [JSON], bytes(32 << 20))
+            request.respond(200, JSON, bytes(32 << 20))
         elif request.path == "/native":
             self.requests.append(request)
             request.begin_stream()
-            os.write(request.fileno, request.head(200, []))
+            os.write(request.fileno, request.head(200, b""))
             os.write(request.fileno, chunked(b"straight to the socket"))
             request.end_stream(False)
         else:

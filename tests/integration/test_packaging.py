@@ -95,7 +95,7 @@ def test_all_promised_extras_exist() -> None:
 
 def test_the_base_is_light() -> None:
     names = {name_of(need) for need in PROJECT["dependencies"]}
-    assert names.isdisjoint({"torch", "transformers", "vllm", "cython", "openai", "sqlalchemy"})
+    assert names.isdisjoint({"torch", "transformers", "vllm", "cython", "openai", "psycopg"})
 
 
 @pytest.mark.parametrize("extra", sorted(EXTRAS))

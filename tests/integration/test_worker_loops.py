@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from router_end import WAIT_S, RouterEnd
 
+from smmf_core import control_messages as cm
 from smmf_core import messages as m
 from smmf_core.config import Model, ModelConfig
 from smmf_core.engines.base import Output, Sequence
@@ -22,6 +23,7 @@ from smmf_core.worker import step_loop
 from smmf_core.worker.control import WorkerControl
 from smmf_core.worker.core import WorkerCore
 from smmf_core.worker.links import Links
+from smmf_core.worker.probe import Prober
 from smmf_core.worker.stream_loop import StreamLoop
 
 
@@ -58,7 +60,7 @@ class WorkerEnd:
         self.core = WorkerCore(self.engine.spec, Batcher(8, 8192, 0.0, False))
         self.links = Links(self.core)
         self.control = WorkerControl(folder, 0, 1)
-        self.control.loaded(self.core, self.links)
+        self.control.loaded(self.core, self.links, Prober(self.core, "generate"))
         router.attach(self.links)
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
@@ -202,7 +204,7 @@ def test_a_router_that_gets_the_descriptors_of_another_is_watched(
         os.dup2(pidfd, number, inheritable=False)
         os.close(pidfd)
         fds = [os.dup(fd) for fd in (successor.memfd, successor.data_fd, successor.space_fd)]
-        attach = m.Attach(0, 1, 0, 2, successor.endpoint, 16)
+        attach = cm.Attach(0, 1, 0, 2, successor.endpoint, 16)
         worker.links.attach(attach, [*fds, number])
 
     worker.control.turn = replace  # type: ignore[method-assign]

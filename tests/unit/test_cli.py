@@ -10,66 +10,23 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_admin import answering, events_answer, json_answer
 from safetensors.numpy import save_file
 
 from smmf_core import __version__
-from smmf_core.cli import orphans, stop
+from smmf_core.cli import orphans
 from smmf_core.cli.http import Endpoint
 from smmf_core.cli.main import VERBS, main
-from smmf_core.cli.table import cell, size, table
+from smmf_core.cli.table import cell, duration, size, table
 from smmf_core.controller.process import start_time
 
 MINIMAL = '[model]\nname = "m"\nbackend = "echo"\n'
 Capture = pytest.CaptureFixture[str]
-
-
-@contextmanager
-def answering(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that gives these bytes, one connection each; yields its URL and what was asked."""
-    asked: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            for answer in answers:
-                connection, _ = listener.accept()
-                with connection:
-                    asked.append(_whole_request(connection))
-                    connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
-        thread.join()
-
-
-def _whole_request(connection: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = next(
-        (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length:")), 0
-    )
-    while len(body) < length:
-        body += connection.recv(65536)
-    return head + b"\r\n\r\n" + body
-
-
-def json_answer(value: object, status: str = "200 OK") -> bytes:
-    body = json.dumps(value).encode()
-    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
-
-
-def events_answer(*events: object, end: bytes = b"data: [DONE]\n\n") -> bytes:
-    lines = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
-    return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + lines + end
 
 
 def delta(text: str) -> dict[str, object]:
@@ -98,7 +55,7 @@ def test_no_verb_is_wrong_use(capsys: Capture) -> None:
     assert "verbs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["ps", "--nonsense"], ["show"], ["stop"]])
+@pytest.mark.parametrize("arguments", [["ps", "--nonsense"], ["show"], ["stop"]])
 def test_wrong_use_exits_with_2(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as left:
         main(arguments)
@@ -224,6 +181,17 @@ def test_a_stream_that_fails_is_a_failure(answer: bytes, message: str, capsys: C
     assert (out, err) == ("a\n", f"smmf: {message}\n")
 
 
+def test_chat_with_an_unknown_model_is_told_the_nearest(capsys: Capture) -> None:
+    refusal = json_answer({"error": {"message": "There is no model 'lama'."}}, "404 Not Found")
+    models = json_answer([{"name": "llama"}])
+    with answering(refusal) as (inference, _):
+        health = json_answer({"inference_url": inference})
+        with answering(health, models) as (url, _):
+            assert main(["chat", "lama", "hi", "--url", url]) == 1
+    wanted = "smmf: There is no model 'lama'; did you mean 'llama'?\n"
+    assert capsys.readouterr().err == wanted
+
+
 def test_https_and_bare_hosts_are_understood() -> None:
     assert Endpoint("https://host").url == "https://host"
     assert Endpoint("host:8001").url == "http://host:8001"
@@ -268,7 +236,7 @@ def test_check_estimates_memory_as_the_backend_computes(tmp_path: Path, capsys: 
         "reference": ("", 4 * weights),
         "transformers": ('dtype = "float32"', 4 * weights),
         "mlx": ('dtype = "bfloat16"', 2 * weights),
-        "vllm": ("load_in_4bit = true", weights // 2),
+        "vllm": ("load_in_4bit = true\n[engine]\nkv_cache_memory_bytes = 99", weights // 2 + 99),
     }
     for backend, (line, need) in wanted.items():
         file = tmp_path / f"local-{backend}.toml"
@@ -311,6 +279,7 @@ def test_cells() -> None:
         "5 MiB",
         "3.0 GiB",
     ]
+    assert [duration(s) for s in (0.4, 59, 65, 3725)] == ["0s", "59s", "1m 05s", "1h 02m"]
 
 
 @pytest.fixture
@@ -349,25 +318,6 @@ def test_no_list_of_children_is_no_children(tmp_path: Path, content: str | None)
     if content is not None:
         (tmp_path / "children.json").write_text(content)
     assert orphans.end(tmp_path, force=True, limit_s=0) == 0
-
-
-def test_stop_waits_until_the_state_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stop, "POLL_S", 0)
-    models = [{"name": "m", "aliases": ["alias"], "status": "ready"}]
-    with answering(
-        json_answer(models),
-        json_answer({"status": "draining"}),
-        json_answer({"status": "draining"}),
-        json_answer({"status": "stopped"}),
-    ) as (url, asked):
-        assert main(["stop", "alias", "--timeout", "2", "--url", url]) == 0
-    assert [line.split(b" HTTP")[0] for line in asked] == [
-        b"GET /admin/v1/models",
-        b"POST /admin/v1/models/m:stop",
-        b"GET /admin/v1/models/m",
-        b"GET /admin/v1/models/m",
-    ]
-    assert asked[1].endswith(b'{"force": false, "timeout_s": 2.0}')
 
 
 _CONTROLLER = (

@@ -11,23 +11,26 @@ from tempfile import TemporaryDirectory
 import msgspec
 import pytest
 
-from smmf_core.messages import (
-    PROTOCOL,
+from smmf_core.control_messages import (
     Drain,
     FromChild,
+    Heartbeat,
     Hello,
     ModelEntry,
+    ModelLoad,
     Registry,
     RouterReport,
     ToChild,
     Welcome,
 )
+from smmf_core.messages import PROTOCOL
 from smmf_core.wire.control import (
     PACKET_BYTES,
     RETRY_S,
     Channel,
     ControlClient,
     ControlServer,
+    heartbeat_packet,
     spec_digest,
 )
 
@@ -104,6 +107,31 @@ def test_sizes_around_a_packet(pair: Pair, extra: int) -> None:
     assert len(msgspec.msgpack.encode(welcome)) == PACKET_BYTES + extra
     controller.send(welcome)
     assert exchange(controller, child, 1) == [welcome]
+
+
+def test_heartbeats_come_between_the_parts_of_a_message(pair: Pair) -> None:
+    """The native thread sends on the Channel's socket without the Channel."""
+    controller, child = pair
+    reading, writing = os.pipe()
+    loads = [ModelLoad(n, 0, 0, n) for n in range(200_000)]
+    report = RouterReport(loads, [], 0, "ready", b"")
+    child.send(report, [writing])
+    assert child.is_blocked, "more than the kernel's buffer takes at once"
+    beats = 0
+    got: list[object] = []
+    while report not in got:
+        for message, fds in controller.receive():
+            got.append(message)
+            for fd in fds:
+                os.close(fd)
+        os.write(child.fd, heartbeat_packet())
+        beats += 1
+        child.flush()
+    got += [message for message, _ in controller.receive()]
+    assert got.count(Heartbeat()) == beats > 1
+    assert len(got) == beats + 1
+    os.close(reading)
+    os.close(writing)
 
 
 def test_descriptors_arrive_working_and_closed_on_exec(pair: Pair) -> None:

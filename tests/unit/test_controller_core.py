@@ -5,120 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from controller_rig import R0, SPEC, W0, W1, Rig, model
 
-from smmf_core.config import Deployment, Model, ModelConfig, Server, ServerConfig, Timeouts
-from smmf_core.controller.core import (
-    ADOPT_S,
-    DRAIN_MARGIN_S,
-    MAX_LOSSES,
-    ROUTER,
-    TERM_WAIT_S,
-    WORKER,
-    ControllerCore,
-)
+from smmf_core.control_messages import Detach, Drain, WorkerLost
+from smmf_core.controller.core import ADOPT_S, MAX_LOSSES
+from smmf_core.controller.lives import DRAIN_MARGIN_S, TERM_WAIT_S
 from smmf_core.controller.rings import shares
+from smmf_core.controller.table import WORKER
 from smmf_core.errors import CannotStart, ConfigError, ControlError
-from smmf_core.lifecycle import BACKOFF, DRAINING, FAILED, LOADING, READY, STARTING, STOPPED, Child
-from smmf_core.messages import (
-    PROTOCOL,
-    Detach,
-    Drain,
-    Hello,
-    RouterReport,
-    WorkerLost,
-    WorkerReport,
-)
-from smmf_core.registry import ModelRegistry
-
-SPEC = "hash"
-R0, W0, W1 = (ROUTER, 0), (WORKER, 0), (WORKER, 1)
-
-
-def model(name: str = "m", replicas: int = 1, **deployment: Any) -> ModelConfig:
-    return ModelConfig(
-        Model(name, "echo"), Deployment(replicas=replicas, max_concurrency=10, **deployment)
-    )
-
-
-class Rig:
-    """A core whose effects are written down; `take` returns those since the last time."""
-
-    def __init__(
-        self,
-        models: list[ModelConfig] | None = None,
-        routers: int = 1,
-        ids: dict[str, int] | None = None,
-    ) -> None:
-        self.log: list[tuple[Any, ...]] = []
-        self.refusal: Exception | None = None
-        self.next_pid = 100
-        registry = ModelRegistry()
-        for config in models or [model()]:
-            registry.add(config, created=1)
-        config = ServerConfig(Server(routers=routers), Timeouts(drain_s=30, start_s=1, load_s=900))
-        self.core = ControllerCore(config, registry, self)
-        self.core.plan(ids or {})
-
-    # Effects
-    def spawn(self, child: Child) -> int:
-        if self.refusal is not None:
-            raise self.refusal
-        self.log.append(("spawn", child.name, child.incarnation))
-        self.next_pid += 1
-        return self.next_pid
-
-    def kill(self, child: Child, force: bool) -> None:
-        self.log.append(("KILL" if force else "TERM", child.name))
-
-    def welcome(self, child: Child) -> None:
-        self.log.append(("welcome", child.name))
-
-    def send(self, child: Child, message: Any) -> None:
-        self.log.append(("send", child.name, message))
-
-    def attach(self, worker: Child, router: Child, slots: int) -> None:
-        self.log.append(("attach", worker.name, worker.incarnation, router.name, slots))
-
-    def publish(self) -> None:
-        self.log.append(("publish",))
-
-    def record(self, child: Child, former: str) -> None:
-        self.log.append(("record", child.name, former, child.state))
-
-    # the world
-    def take(self, *kinds: str) -> list[tuple[Any, ...]]:
-        wanted = kinds or ("spawn", "KILL", "TERM", "welcome", "send", "attach")
-        taken = [entry for entry in self.log if entry[0] in wanted]
-        self.log.clear()
-        return taken
-
-    def __getitem__(self, key: tuple[str, int]) -> Child:
-        return self.core.children[key]
-
-    def hello(self, key: tuple[str, int], now: float = 0.0, **fields: Any) -> None:
-        child = self[key]
-        state = "starting" if child.role == ROUTER else "loading"
-        said = Hello(PROTOCOL, "b", *key, child.incarnation, child.pid, "", state, [])
-        for name, value in fields.items():
-            setattr(said, name, value)
-        self.core.on_hello(child, said, SPEC, now)
-
-    def report(self, key: tuple[str, int], state: str, now: float = 0.0, reason: str = "") -> None:
-        if key[0] == ROUTER:
-            self.core.on_router_report(self[key], RouterReport([], [], 0, state, b""), now)
-        else:
-            said = WorkerReport(state, 1.0, reason, 4096, ["chat"], 0, 0, 0, 0)
-            self.core.on_worker_report(self[key], said, now)
-
-    def exit(self, key: tuple[str, int], now: float = 0.0, reason: str = "killed") -> None:
-        self.core.on_exit(self[key], reason, now)
-
-    def all_ready(self, now: float = 0.0) -> None:
-        self.core.start(now)
-        for key in self.core.children:
-            self.hello(key, now)
-            self.report(key, "ready", now)
-        self.take()
+from smmf_core.lifecycle import BACKOFF, DRAINING, FAILED, LOADING, READY, STARTING, STOPPED
+from smmf_core.messages import PROTOCOL
+from smmf_core.registry import LiveRegistry
 
 
 def test_routers_start_first_and_what_is_not_to_start_does_not() -> None:
@@ -127,8 +24,8 @@ def test_routers_start_first_and_what_is_not_to_start_does_not() -> None:
     assert [name for _, name, _ in rig.take("spawn")] == ["router-0", "router-1", "a-0", "a-1"]
     entries = rig.core.registry_message().models
     assert [(e.name, e.state, e.reason) for e in entries] == [
-        ("a", "loading", ""),
-        ("b", "stopped", "not started"),
+        ("a", "starting", ""),
+        ("b", "registered", "not loaded: its first request loads it"),
     ]
 
 
@@ -255,7 +152,7 @@ def test_a_load_that_takes_too_long_is_killed_and_counts_as_failed() -> None:
     rig.core.on_timer(900.0)
     assert ("KILL", "m-0") in rig.take()
     rig.exit(W0, 900.1, "killed by SIGKILL")
-    assert rig[W0].reason == "not ready within 900 s"
+    assert rig[W0].reason == "not ready within 900 s ([timeouts] load_s)"
 
 
 def test_settled_is_ready_or_failed_for_now() -> None:
@@ -319,13 +216,22 @@ def test_what_died_meanwhile_starts_with_the_next_incarnation() -> None:
     assert rig.take() == [("spawn", "router-0", 4), ("spawn", "m-0", 6)]
 
 
-@pytest.mark.parametrize("other", [{"spec_hash": "another"}, {"protocol": PROTOCOL + 1}])
-def test_another_spec_or_protocol_is_drained_then_replaced(other: dict[str, Any]) -> None:
-    rig = adopted(worker=other)
+def test_another_protocol_is_drained_then_replaced() -> None:
+    rig = adopted(worker={"protocol": PROTOCOL + 1})
     assert rig.take() == [("welcome", "router-0"), ("send", "m-0", Drain(30.0))]
     assert rig[W0].state == DRAINING
     rig.exit(W0, 1.0)
     assert ("spawn", "m-0", 6) in rig.take()
+
+
+def test_another_spec_serves_until_its_successor_does() -> None:
+    rig = adopted(worker={"spec_hash": "another"})
+    assert rig.take() == [("welcome", "router-0"), ("welcome", "m-0"), ("spawn", "m-1", 1)]
+    rig.hello(W1, 1.0)
+    rig.report(W1, "ready", 1.0)
+    assert [e for e in rig.take() if e[:2] == ("send", "m-0")] == [("send", "m-0", Drain(600.0))]
+    rig.exit(W0, 2.0)
+    assert rig.take("spawn") == []
 
 
 def test_who_stays_silent_is_ended_then_replaced() -> None:
@@ -352,6 +258,17 @@ def test_a_worker_that_nobody_wants_any_more_is_drained_and_forgotten() -> None:
     rig.exit(W0, 1.0)
     assert W0 not in rig.core.children
     assert (WORKER, 4) in rig.core.children, "m-0 kept its number"
+
+
+def test_a_survivor_of_a_replacement_is_kept_whatever_its_number() -> None:
+    rig = Rig(ids={"m-0": 0, "m-1": 1})
+    rig.core.adopt(R0, "router-0", 3, 0, 0.0)
+    rig.core.adopt(W0, "m-0", 7, 0, 0.0)
+    rig.core.adopt(W1, "m-1", 2, 12, 0.0)
+    rig.core.start(0.0)
+    assert rig.take("spawn") == [("spawn", "router-0", 4)]
+    rig.hello(W1, 0.1, spec_hash=SPEC, state="ready")
+    assert rig[W1].state == READY
 
 
 def test_a_reconnect_changes_nothing() -> None:
@@ -476,7 +393,7 @@ def test_a_loss_of_a_former_incarnation_is_old_news() -> None:
 
 
 def test_names_and_aliases_are_unique() -> None:
-    registry = ModelRegistry()
+    registry = LiveRegistry()
     first = model("a")
     first.model.aliases = ["b"]
     registry.add(first, 1)
@@ -488,7 +405,7 @@ def test_names_and_aliases_are_unique() -> None:
 
 
 def test_indexes_of_a_former_controller_stay() -> None:
-    registry = ModelRegistry({"b": 4, "gone": 7}, version=20)
+    registry = LiveRegistry({"b": 4, "gone": 7}, version=20)
     assert [registry.add(model(name), 1).index for name in ("a", "b", "c")] == [8, 4, 9]
     assert registry.version > 20
 

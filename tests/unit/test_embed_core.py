@@ -264,5 +264,48 @@ def test_a_dead_engine_is_not_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPa
     keys = [rig.submit("ab"), rig.submit("cd")]
     with pytest.raises(EngineDead):
         rig.step()
-    rig.core.fail_all(EngineDead("gone"))
-    assert all(rig.kinds(key) == [m.ADMIT, m.FAIL] for key in keys)
+    assert all(rig.kinds(key) == [m.ADMIT] for key in keys)
+
+
+def test_a_dead_engine_fails_what_had_begun_and_leaves_the_rest(rig: Rig) -> None:
+    begun = rig.submit(*["ab"] * 12)
+    rig.step()
+    failing = rig.submit("c")
+    waiting = rig.submit(*["d"] * 20)
+    places = [place for place in rig.core.next(0.0) if place[0] != 3]
+    rig.core.fail_begun(places, EngineDead("gone"))
+    assert rig.kinds(begun) == rig.kinds(failing) == [m.ADMIT, m.FAIL]
+    assert rig.kinds(waiting) == [m.ADMIT]
+    assert rig.core.tally.faults == 2
+
+
+def test_the_tally_knows_whose_fault_it_was(rig: Rig) -> None:
+    rig.submit("good")
+    rig.submit("x" * 101)  # above the context: the client's
+    rig.submit("poison")
+    cancelled = rig.submit("later")
+    rig.core.on_cancel(ROUTER, cancelled, 0)
+    rig.run()
+    tally = rig.core.tally
+    assert (tally.finished, tally.faults) == (2, 1)
+    assert tally.begun == [0.0]  # when the good one came
+    ((request_id, error),) = tally.failed
+    assert (request_id, str(error)) == ("r", "poisoned")
+
+
+def test_dimensions_are_of_vectors() -> None:
+    engine = Engine()
+    engine.spec.dimensions = 4
+    assert Rig(engine).core.dimensions == 4
+    engine.spec.dimensions = 1
+    assert Rig(engine).core.dimensions == 0
+
+
+def test_open_requests_are_described(rig: Rig) -> None:
+    rig.submit(*["ab"] * 10)
+    rig.step()
+    rig.submit("abc")
+    first, second = rig.core.describe(10)
+    assert (first.state, first.prompt_tokens, first.done) == ("running", 20, 8)
+    assert (second.state, second.prompt_tokens, second.done) == ("waiting", 3, 0)
+    assert rig.core.describe(1) == [first]

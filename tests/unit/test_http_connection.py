@@ -341,7 +341,7 @@ def test_a_bug_within_a_stream_cuts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     c.send(raw())
     (request,) = c.app.requests
     request.begin_stream()
-    request.write_raw(request.head(200, []))
+    request.write_raw(request.head(200, b""))
     monkeypatch.setattr(c.app, "on_writable", _bug)
     c.protocol.pause_writing()
     c.protocol.resume_writing()

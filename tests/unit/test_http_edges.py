@@ -84,7 +84,7 @@ def test_an_aborted_response_is_cut_and_its_end_reported_once() -> None:
     c.send(raw() + raw("GET", "/behind"))
     (request,) = c.app.requests
     request.begin_stream()
-    request.write_raw(request.head(200, []))
+    request.write_raw(request.head(200, b""))
     request.abort()
     assert c.transport.aborted
     c.lose()

@@ -64,7 +64,7 @@ def test_no_content() -> None:
     c = Connection()
     c.app.waits = True
     c.send(raw("OPTIONS"))
-    c.app.requests[0].respond(204, [], b"")
+    c.app.requests[0].respond(204, b"", b"")
     (response,) = c.responses()
     assert "content-length" not in response.headers
 

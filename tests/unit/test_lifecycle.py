@@ -1,4 +1,4 @@
-"""The tables of states, back-off, and what replicas make of their model's state."""
+"""The table of states, back-off, and what replicas make of their model's state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import math
 
 import pytest
 
+from smmf_core.config import Model as ModelSection
+from smmf_core.config import ModelConfig
+from smmf_core.control_messages import WorkerReport
 from smmf_core.lifecycle import (
     BACKOFF,
     DRAINING,
@@ -18,12 +21,13 @@ from smmf_core.lifecycle import (
     STARTING,
     STOPPED,
     TRANSITIONS,
+    WAITING,
     Child,
     WrongTransition,
     backoff_s,
     model_state,
 )
-from smmf_core.messages import WorkerReport
+from smmf_core.registry import LiveRegistry, Model
 
 
 def child(state: str = STOPPED, **fields: object) -> Child:
@@ -67,7 +71,7 @@ def test_backoff_is_immediate_then_doubles_up_to_its_bound() -> None:
 def test_short_lives_in_a_row_are_fatal() -> None:
     made, now, waits = child(), 0.0, []
     while made.state != FAILED:
-        made.begin()
+        made.begin(0.0)
         made.die(now, start_s=1.0)
         if made.state == BACKOFF:
             waits.append(made.act_at - now)
@@ -79,7 +83,7 @@ def test_short_lives_in_a_row_are_fatal() -> None:
 def test_a_long_life_forgives() -> None:
     made = child()
     for _ in range(20):
-        made.begin()
+        made.begin(0.0)
         made.move(READY)
         made.ready_at = 100.0
         made.die(101.0, start_s=1.0)
@@ -88,7 +92,7 @@ def test_a_long_life_forgives() -> None:
 
 def test_ready_for_a_moment_is_a_short_life() -> None:
     made = child()
-    made.begin()
+    made.begin(0.0)
     made.move(READY)
     made.ready_at = 100.0
     made.die(100.5, start_s=1.0)
@@ -104,23 +108,52 @@ def test_tokens_become_a_rate_that_ages() -> None:
     assert made.rate(16.0) == 0
 
 
+def model(**fields: object) -> Model:
+    registry = LiveRegistry()
+    made = registry.add(ModelConfig(ModelSection("m", "echo")), 1)
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def ready(**fields: object) -> Child:
+    return child(READY, **fields)
+
+
 @pytest.mark.parametrize(
-    ("replicas", "expected"),
+    ("wishes", "replicas", "expected"),
     [
-        ([], "stopped"),
-        ([child(READY), child(FAILED)], "ready"),
-        ([child(LOADING), child(FAILED)], "loading"),
-        ([child(STARTING)], "loading"),
-        ([child(BACKOFF, restarts=1)], "loading"),
-        ([child(BACKOFF, restarts=2)], "failed"),
-        ([child(FAILED), child(STOPPED)], "failed"),
-        ([child(DRAINING)], "loading"),
-        ([child(DRAINING, wanted=False)], "stopped"),
-        ([child(STOPPED, wanted=False)], "stopped"),
+        ({}, [], "stopped"),
+        ({}, [ready(), child(FAILED)], "ready"),
+        ({}, [ready(unwell="slow"), ready()], "ready"),
+        ({}, [ready(unwell="slow")], "unhealthy"),
+        ({}, [ready(removed="slow"), ready(unwell="slow")], "unhealthy"),
+        ({}, [ready(removed="slow"), child(LOADING)], "starting"),
+        ({}, [ready(is_offline=True)], "offline"),
+        ({}, [ready(is_offline=True), ready()], "ready"),
+        ({}, [child(LOADING), child(FAILED)], "starting"),
+        ({}, [child(STARTING)], "starting"),
+        ({}, [child(WAITING)], "starting"),
+        ({}, [child(WAITING, is_stuck=True)], "starting"),
+        ({}, [child(BACKOFF, restarts=1)], "starting"),
+        ({}, [child(BACKOFF, restarts=2)], "failed"),
+        ({}, [child(FAILED), child(STOPPED, wanted=False)], "failed"),
+        ({}, [child(FAILED), ready(is_offline=True)], "failed"),
+        ({}, [child(DRAINING)], "starting"),
+        ({}, [child(DRAINING, wanted=False)], "stopping"),
+        ({}, [child(STOPPED, wanted=False)], "stopped"),
+        ({"is_wanted": False}, [], "registered"),
+        ({"is_wanted": False}, [child(DRAINING, wanted=False)], "registered"),
+        ({"is_stopped": True}, [child(DRAINING, wanted=False)], "stopping"),
+        ({"is_stopped": True}, [child(STOPPED, wanted=False)], "stopped"),
+        ({"target": 0}, [], "stopped"),
+        ({"is_removed": True}, [], "stopping"),
     ],
 )
-def test_a_model_is_what_its_best_replica_is(replicas: list[Child], expected: str) -> None:
-    assert model_state(replicas) == expected
+def test_a_model_is_what_its_replicas_and_its_operator_make_it(
+    wishes: dict[str, object], replicas: list[Child], expected: str
+) -> None:
+    assert model_state(model(**wishes), replicas) == expected
     assert expected in MODEL_STATES
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from smmf_core.api import openai
+from smmf_core.control_messages import ModelEntry
 from smmf_core.errors import ApiError
 from smmf_core.messages import (
     ADMIT,
@@ -19,7 +20,6 @@ from smmf_core.messages import (
     STOP,
     TOKENS,
     Choice,
-    ModelEntry,
     Result,
     TokenBatch,
     TokenLogprob,

@@ -3,109 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from router_rig import Rig
 
+from smmf_core import control_messages as cm
 from smmf_core import messages as m
-from smmf_core.config import Timeouts
 from smmf_core.errors import ApiError
-from smmf_core.router.core import MAX_ATTEMPTS, Open, RouterCore
-
-
-class Effects:
-    """Records what the core has done; `unreachable` workers take nothing."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[int, m.ToWorker]] = []
-        self.lost: list[int] = []
-        self.unreachable: set[int] = set()
-
-    def send(self, worker: int, messages: list[m.ToWorker]) -> bool:
-        if worker in self.unreachable:
-            return False
-        self.sent += [(worker, message) for message in messages]
-        return True
-
-    def worker_lost(self, worker: int, reason: str) -> None:
-        self.lost.append(worker)
-
-    def submits(self, worker: int | None = None) -> list[int]:
-        return [s.key for w, s in self.sent if isinstance(s, m.Submit) and worker in (None, w)]
-
-    def cancels(self) -> list[tuple[int, int]]:
-        return [(w, c.key) for w, c in self.sent if isinstance(c, m.Cancel)]
-
-
-class Sink:
-    def __init__(self) -> None:
-        self.ends: list[str] = []
-        self.placements = 0
-        self.retryable = True
-
-    def placed(self, request: Open) -> None:
-        self.placements += 1
-
-    def admitted(self, prompt_tokens: int) -> None: ...
-    def result(self, result: m.Result) -> None: ...
-
-    def finished(self, usage: m.Usage) -> None:
-        self.ends.append("finished")
-
-    def failed(self, error: ApiError) -> None:
-        self.ends.append(error.code)
-
-    def may_retry(self) -> bool:
-        return self.retryable
-
-
-class Rig:
-    def __init__(self, workers: int = 1, slots: int = 1, **limits: int) -> None:
-        self.effects = Effects()
-        timeouts = Timeouts(queue_s=10, load_wait_s=5)
-        self.core = RouterCore(self.effects, timeouts, limits.get("max_open", 0))
-        self.slots = slots
-        self.limits = limits
-        self.incarnations = dict.fromkeys(range(workers), 1)
-        self.registry()
-        for worker in range(workers):
-            self.up(worker)
-
-    def registry(self, state: str = "ready", reason: str = "") -> None:
-        model = m.ModelEntry(
-            index=0, name="m", aliases=["alias"], task="generate", backend="echo", state=state,
-            reason=reason, created=1, context_length=100, strategy="least_connections",
-            max_queue=self.limits.get("max_queue", 0), max_queue_tokens=0, defaults={},
-            capabilities=[],
-        )  # fmt: skip
-        workers = [
-            m.WorkerEntry(w, i, 0, f"m-{w}", 1.0, online=True) for w, i in self.incarnations.items()
-        ]
-        self.core.on_registry(m.Registry(1, [model], workers))
-
-    def up(self, worker: int) -> None:
-        incarnation = self.incarnations[worker]
-        self.core.fleet.attached(worker, incarnation, self.slots)
-        self.core.fleet.ready(worker, incarnation)
-
-    def down(self, worker: int, now: float) -> None:
-        self.core.on_worker_down(worker, self.core.fleet.workers[worker].incarnation, now)
-
-    def restart(self, worker: int) -> None:
-        self.incarnations[worker] += 1
-        self.registry()
-        self.up(worker)
-
-    def submit(self, now: float = 0.0, width: int = 1, timeout_s: float | None = None) -> Open:
-        submit = m.Submit(
-            key=0, attempt=0, request_id="r", model="m", stream=True, n=width, messages=None,
-            prompts=["x"], sampling=m.Sampling(),
-        )  # fmt: skip
-        model = self.core.fleet.find("alias")
-        return self.core.submit(submit, model, Sink(), width, 1, 0, timeout_s, now)
-
-
-def ends(request: Open) -> list[str]:
-    sink = request.sink
-    assert isinstance(sink, Sink)
-    return sink.ends
+from smmf_core.router.core import MAX_ATTEMPTS
 
 
 def test_a_request_goes_to_a_worker_and_ends() -> None:
@@ -116,7 +19,7 @@ def test_a_request_goes_to_a_worker_and_ends() -> None:
     assert request.instance == "m-0"
     rig.core.on_finish(request.key, m.Usage(1, 2), 1.0)
     rig.core.on_finish(request.key, m.Usage(1, 2), 1.0)
-    assert ends(request) == ["finished"]
+    assert rig.ends(request) == ["finished"]
     assert rig.core.scheduler.in_flight(0) == 0
 
 
@@ -151,7 +54,7 @@ def test_cancel_tells_the_worker_and_frees_the_slot() -> None:
     assert not rig.core.cancel(request.key)
     assert rig.effects.cancels() == [(0, request.key)]
     assert rig.core.scheduler.in_flight(0) == 0
-    assert ends(request) == []
+    assert rig.ends(request) == []
 
 
 def test_cancel_while_waiting_tells_nobody() -> None:
@@ -172,7 +75,7 @@ def test_nothing_sent_goes_on_elsewhere() -> None:
     rig.core.turn(1.0)
     assert request.worker != first
     assert request.submit.attempt == 1
-    assert ends(request) == []
+    assert rig.ends(request) == []
 
 
 def test_nothing_sent_waits_for_the_replacement() -> None:
@@ -191,11 +94,10 @@ def test_tokens_sent_end_in_an_error_once() -> None:
     rig = Rig(workers=2)
     request = rig.submit()
     rig.core.turn(0.0)
-    assert isinstance(request.sink, Sink)
-    request.sink.retryable = False
+    rig.sinks[request.key].retryable = False
     rig.down(request.worker, 1.0)
     rig.core.turn(1.0)
-    assert ends(request) == ["worker_lost"]
+    assert rig.ends(request) == ["worker_lost"]
     assert rig.core.open == {}
 
 
@@ -204,10 +106,10 @@ def test_a_request_that_meets_only_deaths_is_poison() -> None:
     request = rig.submit()
     for _ in range(MAX_ATTEMPTS):
         rig.core.turn(0.0)
-        assert ends(request) == []
+        assert rig.ends(request) == []
         rig.down(0, 0.0)
         rig.restart(0)
-    assert ends(request) == ["poison_request"]
+    assert rig.ends(request) == ["poison_request"]
 
 
 def test_waiting_too_long_says_why() -> None:
@@ -216,14 +118,14 @@ def test_waiting_too_long_says_why() -> None:
     late = rig.submit()
     rig.core.turn(0.0)
     rig.core.turn(10.1)
-    assert ends(late) == ["queue_timeout"]
+    assert rig.ends(late) == ["queue_timeout"]
 
 
 def test_a_model_that_never_was_ready_is_loading() -> None:
     rig = Rig(workers=0)
     request = rig.submit()
     rig.core.turn(5.1)
-    assert ends(request) == ["model_loading"]
+    assert rig.ends(request) == ["model_loading"]
 
 
 def test_a_deadline_also_ends_a_running_request() -> None:
@@ -231,7 +133,7 @@ def test_a_deadline_also_ends_a_running_request() -> None:
     request = rig.submit(timeout_s=2.0)
     rig.core.turn(0.0)
     rig.core.turn(2.1)
-    assert ends(request) == ["inference_timeout"]
+    assert rig.ends(request) == ["inference_timeout"]
     assert rig.effects.cancels() == [(0, request.key)]
 
 
@@ -268,7 +170,7 @@ def test_an_unreachable_worker_is_lost_and_its_requests_go_elsewhere() -> None:
     request = rig.submit()
     rig.core.turn(0.0)
     assert sorted(rig.effects.lost) == [0, 1]
-    assert ends(request) == []
+    assert rig.ends(request) == []
     rig.effects.unreachable = set()
     rig.restart(1)
     rig.core.turn(1.0)
@@ -290,26 +192,26 @@ def test_a_removed_model_ends_what_waits_and_lets_run_what_runs() -> None:
     running = rig.submit()
     waiting = rig.submit()
     rig.core.turn(0.0)
-    rig.core.on_registry(m.Registry(2, [], []))
-    assert ends(waiting) == ["model_unavailable"]
+    rig.core.on_registry(cm.Registry(2, [], []))
+    assert rig.ends(waiting) == ["model_unavailable"]
     with pytest.raises(ApiError, match="does not exist"):
         rig.core.fleet.find("m")
     rig.core.on_finish(running.key, m.Usage(1, 1), 1.0)
-    assert ends(running) == ["finished"]
+    assert rig.ends(running) == ["finished"]
 
 
-@pytest.mark.parametrize("state", ["stopped", "failed"])
+@pytest.mark.parametrize("state", ["stopping", "stopped", "failed", "offline"])
 def test_what_waits_for_a_model_out_of_service_is_told_at_once(state: str) -> None:
     rig = Rig()
     running = rig.submit()
     waiting = rig.submit()
     rig.core.turn(0.0)
     rig.registry(state=state, reason="the operator said so")
-    assert ends(waiting) == ["model_unavailable"]
+    assert rig.ends(waiting) == ["model_unavailable"]
     assert rig.core.scheduler.waiting(0) == (0, 0)
-    assert ends(running) == []
+    assert rig.ends(running) == []
     rig.down(0, 1.0)  # nobody will come in its place
-    assert ends(running) == ["model_unavailable"]
+    assert rig.ends(running) == ["model_unavailable"]
     assert rig.core.open == {}
 
 
@@ -317,9 +219,9 @@ def test_the_worker_of_a_removed_model_dies() -> None:
     rig = Rig()
     running = rig.submit()
     rig.core.turn(0.0)
-    rig.core.on_registry(m.Registry(2, [], []))
+    rig.core.on_registry(cm.Registry(2, [], []))
     rig.down(0, 1.0)
-    assert ends(running) == ["model_unavailable"]
+    assert rig.ends(running) == ["model_unavailable"]
     assert rig.core.open == {}
 
 
@@ -327,10 +229,11 @@ def test_a_model_started_again_is_waited_for_as_one_that_loads() -> None:
     rig = Rig()
     rig.registry(state="stopped")
     rig.down(0, 1.0)
-    rig.registry(state="loading")
+    rig.registry(state="starting")
+    rig.core.turn(1.0)
     request = rig.submit(now=1.0)
     rig.core.turn(6.1)
-    assert ends(request) == ["model_loading"]
+    assert rig.ends(request) == ["model_loading"]
 
 
 def test_silence_is_no_fault_while_a_request_waits_or_its_tokens_are_collected() -> None:
@@ -341,15 +244,15 @@ def test_silence_is_no_fault_while_a_request_waits_or_its_tokens_are_collected()
     rig.core.on_admit(stream.key, 1)
     rig.core.on_admit(whole.key, 1)
     rig.core.on_stale(whole.key)
-    assert ends(whole) == []
+    assert rig.ends(whole) == []
     rig.down(0, 1.0)
     rig.core.on_stale(stream.key)
-    assert ends(stream) == []
+    assert rig.ends(stream) == []
     rig.restart(0)
     rig.core.turn(2.0)
     rig.core.on_stale(stream.key)
     rig.core.on_stale(whole.key)  # its new Worker has not even admitted it
-    assert ends(stream) == ends(whole) == ["inference_timeout"]
+    assert rig.ends(stream) == rig.ends(whole) == ["inference_timeout"]
 
 
 def test_deadlines_of_ended_requests_are_forgotten() -> None:
@@ -362,7 +265,7 @@ def test_deadlines_of_ended_requests_are_forgotten() -> None:
     rig.core.turn(0.0)
     assert len(rig.core._deadlines) < 2000
     rig.core.turn(2.1)
-    assert ends(late) == ["inference_timeout"]
+    assert rig.ends(late) == ["inference_timeout"]
 
 
 def test_wide_requests_take_and_give_back_all_their_slots() -> None:

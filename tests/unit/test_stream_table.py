@@ -26,6 +26,8 @@ from streams import (
     chunk,
 )
 
+from smmf_core.messages import LENGTH
+
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
@@ -165,14 +167,16 @@ def test_what_python_appends_counts_too(bench: Bench) -> None:
 
 def test_times_and_tokens_are_kept(bench: Bench) -> None:
     bench.open()
-    assert bench.table.stats(KEY) == (1.0, 0.0, 0.0, 0.0, 0)
+    assert bench.table.stats(KEY) == (1.0, 0.0, 0.0, 0.0, 0, -1)
     bench.put(ADMIT)
     bench.drain(2.0)
     bench.text("a")
     bench.drain(3.0)
     bench.put(DATA, count=5)
     bench.drain(4.5)
-    assert bench.table.stats(KEY) == (1.0, 2.0, 3.0, 4.5, 7)
+    bench.put(CHOICE_END, count=LENGTH)
+    bench.drain(5.0)
+    assert bench.table.stats(KEY) == (1.0, 2.0, 3.0, 4.5, 7, LENGTH)
     with pytest.raises(KeyError):
         bench.table.stats(KEY + 1)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from smmf_core import messages as m
 from smmf_core.config import Model, ModelConfig
+from smmf_core.engines.base import EngineDead, Output
 from smmf_core.engines.echo.engine import EchoEngine
 from smmf_core.native._batcher import Batcher
 from smmf_core.worker.core import WorkerCore
@@ -110,15 +111,31 @@ def test_aggregated_answers_come_in_one_record() -> None:
     rig = Rig(tokens=4)
     rig.submit(stream=False, n=2)
     records = rig.run()
-    assert kinds(records) == [m.ADMIT, m.RESULT, m.FINISH]
-    result = msgspec.msgpack.decode(records[1][5], type=m.Result)
+    assert kinds(records) == [m.RESULT, m.FINISH]
+    result = msgspec.msgpack.decode(records[0][5], type=m.Result)
     assert [choice.text for choice in result.choices] == [" the quick brown fox"] * 2
+
+
+def test_a_whole_answer_that_takes_long_is_announced_once() -> None:
+    rig = Rig(tokens=4)
+    rig.submit(stream=False)
+    rig.submit(key=2, stream=False)
+    rig.core.on_cancel(ROUTER, 2, 0)
+    due = rig.core.announce_at
+    rig.core.announce(due - 0.01)
+    assert kinds(rig.core.out[ROUTER]) == []
+    rig.core.announce(due)
+    rig.core.announce(due + 1)
+    assert kinds(rig.core.out[ROUTER]) == [m.ADMIT]
+    assert kinds(rig.core.out[ROUTER], 2) == []
+    assert rig.core.announce_at == float("inf")
+    assert kinds(rig.run())[-2:] == [m.RESULT, m.FINISH]
 
 
 def test_logprobs_concatenate_to_the_text_also_with_stops() -> None:
     rig = Rig(tokens=6)
     rig.submit(stream=False, sampling={"logprobs": 2, "stop": ["brown"]})
-    choice = msgspec.msgpack.decode(rig.run()[1][5], type=m.Result).choices[0]
+    choice = msgspec.msgpack.decode(rig.run()[0][5], type=m.Result).choices[0]
     assert choice.text == " the quick "
     listed = b"".join(entry.token for entry in choice.logprobs or [])
     assert listed == b" the quick"  # the stop string's own tokens are not listed
@@ -210,7 +227,7 @@ def test_completions_echo_the_prompt_with_logprobs() -> None:
     rig = Rig(tokens=2)
     sampling = {"logprobs": 1, "max_tokens": 0}
     rig.submit(stream=False, prompts=["hello!"], echo_prompt=True, sampling=sampling)
-    choice = msgspec.msgpack.decode(rig.run()[1][5], type=m.Result).choices[0]
+    choice = msgspec.msgpack.decode(rig.run()[0][5], type=m.Result).choices[0]
     assert choice.text == "hello!"
     assert [entry.logprob for entry in choice.logprobs or []] == [None, -0.25]
 
@@ -219,7 +236,7 @@ def test_the_logprobs_of_a_prompt_of_one_token_are_listed() -> None:
     rig = Rig(tokens=2)
     sampling = {"logprobs": 1, "max_tokens": 0}
     rig.submit(stream=False, prompts=["abc"], echo_prompt=True, sampling=sampling)
-    choice = msgspec.msgpack.decode(rig.run()[1][5], type=m.Result).choices[0]
+    choice = msgspec.msgpack.decode(rig.run()[0][5], type=m.Result).choices[0]
     assert choice.text == "abc"
     assert [(entry.token, entry.logprob) for entry in choice.logprobs or []] == [(b"abc", None)]
 
@@ -245,3 +262,56 @@ def test_failure_messages_fit_a_terminal_record() -> None:
     rig.submit(echo={"x" * 2000: 1})
     rig.step()
     assert len(rig.core.out[ROUTER][-1][5]) <= m.FAILURE_BYTES
+
+
+def test_the_tally_knows_whose_fault_it_was() -> None:
+    rig = Rig(tokens=3)
+    rig.submit(key=1)
+    rig.submit(key=2, sampling={"max_tokens": 1 << 20})  # above the context: the client's
+    rig.submit(key=3, echo={"fail": "error:2"})
+    rig.submit(key=4, echo={"tokens": 1000})
+    rig.step()
+    rig.core.on_cancel(ROUTER, 4, 0)
+    rig.run()
+    tally = rig.core.tally
+    assert (tally.finished, tally.faults) == (2, 1)
+    ((request_id, error),) = tally.failed
+    assert request_id == "r"
+    assert "told to fail" in str(error)
+
+
+def test_a_request_begins_once_with_its_first_token() -> None:
+    rig = Rig(tokens=3)
+    for key, now in ((1, 1.0), (2, 2.0)):
+        submit = m.Submit(key, 0, "r", "echo", True, 2, None, ["hello"], m.Sampling())
+        rig.core.on_submit(ROUTER, submit, now)
+    rig.step()
+    assert rig.core.tally.begun == [1.0, 2.0]
+    rig.run()
+    assert rig.core.tally.begun == [1.0, 2.0]
+
+
+def test_a_dead_engine_fails_what_it_had_and_leaves_what_waited() -> None:
+    rig = Rig(batch=3, tokens=100)
+    for key in (1, 2, 3, 4):
+        rig.submit(key=key)
+    joined = rig.core.admit(0.0)
+    assert [sequence.submit.key for sequence in joined] == [1, 2, 3]
+    rig.core.on_outputs([Output(joined[0], 0), Output(joined[1], 0)])
+    dead = EngineDead("gone", untouched=[joined[0], joined[2]])
+    rig.core.fail_joined(dead, dead.untouched)
+    records = rig.core.out[ROUTER]
+    assert kinds(records, 1) == [m.ADMIT, m.TOKENS, m.FAIL]  # whatever is said of it
+    assert kinds(records, 2) == [m.ADMIT, m.TOKENS, m.FAIL]
+    assert kinds(records, 3) == kinds(records, 4) == [m.ADMIT]
+
+
+def test_open_requests_are_described() -> None:
+    rig = Rig(batch=1, tokens=5)
+    rig.submit(key=1)
+    rig.submit(key=2)
+    rig.step()
+    first, second = rig.core.describe(10)
+    assert (first.request_id, first.state, first.done) == ("r", "running", 1)
+    assert (second.state, second.done) == ("waiting", 0)
+    assert rig.core.describe(1) == [first]

@@ -1,0 +1,13 @@
+"""How long the control plane takes: figures into bench/results/control.json."""
+
+from __future__ import annotations
+
+import sys
+
+from bench.control.lifecycle import crash, many_models, start_instance
+from bench.runner import run
+
+SCENARIOS = {scenario.__name__: scenario for scenario in (crash, start_instance, many_models)}
+
+if __name__ == "__main__":
+    sys.exit(run("control", SCENARIOS, __doc__))

@@ -1,0 +1,256 @@
+"""Who is loaded where memory is short: eviction, waiting, out of memory, and idle unloading."""
+
+from __future__ import annotations
+
+import pytest
+from controller_rig import R0, Rig, model
+
+from smmf_core.config import ModelConfig
+from smmf_core.control_messages import Drain, Loading
+from smmf_core.lifecycle import FAILED, LOADING, READY, STARTING, WAITING
+from smmf_core.registry import Model
+
+GIB = 2**30
+
+
+def rig_of(*models: ModelConfig, budget_gib: float = 2.0) -> Rig:
+    rig = Rig(list(models))
+    rig.core.budgets["cpu"] = int(budget_gib * GIB)
+    rig.core.start(0.0)
+    rig.start_all(0.0)
+    rig.take()
+    return rig
+
+
+def on_demand(name: str, gib: float = 2.0, **deployment: object) -> ModelConfig:
+    return model(name, autostart=False, memory_gib=gib, **deployment)
+
+
+def find(rig: Rig, name: str) -> Model:
+    return rig.core.registry.find(name)
+
+
+def load(rig: Rig, name: str, now: float) -> None:
+    """Asked for by a request, and loaded."""
+    rig.core.on_load_wanted(find(rig, name).index, now)
+    rig.start_all(now)
+    rig.take()
+
+
+def end(rig: Rig, name: str, now: float, reason: str = "exited with status 0") -> None:
+    rig.core.on_exit(rig.child(name), reason, now)
+
+
+def drained(rig: Rig) -> list[str]:
+    return [entry[1] for entry in rig.take() if isinstance(entry[-1], Drain)]
+
+
+# --- making room ---
+
+
+def test_an_idle_model_makes_room_and_stays_registered() -> None:
+    rig = rig_of(on_demand("a"), on_demand("b"))
+    load(rig, "a", 1.0)
+    rig.core.on_load_wanted(find(rig, "b").index, 10.0)
+    assert drained(rig) == ["a-0"]
+    assert rig.child("b-0").state == WAITING
+    status = rig.core.status_of(find(rig, "b"))
+    assert (status.state, status.phase) == ("starting", "reserve memory")
+    assert rig.core.status_of(find(rig, "a")).state == "registered"
+    end(rig, "a-0", 11.0)
+    assert rig.take("spawn") == [("spawn", "b-0", 1)]
+
+
+def test_a_busy_model_is_waited_for() -> None:
+    rig = rig_of(on_demand("a"), on_demand("b"))
+    load(rig, "a", 1.0)
+    rig.use(find(rig, "a").index, running=1, now=2.0)
+    rig.core.on_load_wanted(find(rig, "b").index, 2.5)
+    assert drained(rig) == []
+    assert rig.child("b-0").state == WAITING
+    assert "in use" in rig.child("b-0").reason
+    rig.use(find(rig, "a").index, running=0, now=3.0)
+    assert drained(rig) == ["a-0"]
+
+
+def test_a_pinned_model_never_makes_room() -> None:
+    rig = rig_of(on_demand("a"), on_demand("b"))
+    load(rig, "a", 1.0)
+    rig.core.pin_model(find(rig, "a"), True, 2.0)
+    rig.core.on_load_wanted(find(rig, "b").index, 3.0)
+    assert drained(rig) == []
+    assert rig.child("b-0").state == FAILED
+    assert "unpin one" in rig.core.status_of(find(rig, "b")).reason
+
+
+def test_what_is_larger_than_the_budget_fails_with_the_knob() -> None:
+    rig = rig_of(model("a", memory_gib=3.0))
+    assert rig.child("a-0").state == FAILED
+    assert "[memory] budget_gib" in rig.core.status_of(find(rig, "a")).reason
+
+
+def test_at_the_start_nobody_is_put_out() -> None:
+    rig = rig_of(model("a", memory_gib=2.0), model("b", memory_gib=2.0))
+    assert rig.states() == {"a-0": READY, "b-0": WAITING}
+    assert rig.core.is_settled, "nothing that is under way will change it"
+    rig.use(find(rig, "b").index, waiting=1, now=1.0, oldest_wait_s=1.0)
+    assert drained(rig) == ["a-0"], "a request waits for it"
+
+
+def test_requests_that_come_while_it_drains_bring_it_back_later() -> None:
+    rig = rig_of(on_demand("a"), on_demand("b"))
+    load(rig, "a", 1.0)
+    rig.core.on_load_wanted(find(rig, "b").index, 10.0)
+    rig.core.on_load_wanted(find(rig, "a").index, 10.1)
+    end(rig, "a-0", 11.0)
+    assert rig.child("b-0").state == STARTING
+    assert sum(c.need_bytes for c in rig.core.workers() if c.is_alive) <= 2 * GIB
+
+
+def test_what_is_promised_is_not_given_to_another() -> None:
+    """b has its place while a drains; c, smaller, does not slip in."""
+    rig = rig_of(on_demand("a"), on_demand("b"), on_demand("c", 1.0))
+    load(rig, "a", 1.0)
+    rig.core.on_load_wanted(find(rig, "b").index, 10.0)
+    rig.core.on_load_wanted(find(rig, "c").index, 10.1)
+    end(rig, "a-0", 11.0)
+    assert rig.child("b-0").state == STARTING
+    assert rig.child("c-0").state == WAITING
+
+
+# --- out of memory ---
+
+
+def run_out(rig: Rig, name: str, now: float) -> None:
+    child = rig.child(name)
+    rig.hello(child.key, now)
+    rig.report(child.key, "failed", now, "Out of memory: 2.0 GiB asked for")
+    end(rig, name, now, "exited with status 1")
+    rig.core.on_timer(now)
+
+
+def test_out_of_memory_is_tried_once_more_with_everything_idle_gone() -> None:
+    rig = rig_of(on_demand("a", 0.5), on_demand("b", 0.5))
+    load(rig, "a", 1.0)
+    rig.core.on_load_wanted(find(rig, "b").index, 10.0)
+    rig.take()
+    run_out(rig, "b-0", 11.0)
+    assert drained(rig) == ["a-0"]
+    assert rig.child("b-0").state == WAITING
+    end(rig, "a-0", 12.0)
+    assert rig.take("spawn") == [("spawn", "b-0", 2)]
+    run_out(rig, "b-0", 13.0)
+    assert rig.child("b-0").state == FAILED
+    assert "[deployment] memory_gib" in rig.child("b-0").reason
+
+
+def test_out_of_memory_alone_is_tried_once_more_at_once() -> None:
+    rig = rig_of(on_demand("a", 0.5))
+    rig.core.on_load_wanted(find(rig, "a").index, 1.0)
+    rig.take()
+    run_out(rig, "a-0", 2.0)
+    assert rig.take("spawn") == [("spawn", "a-0", 2)]
+
+
+def test_what_a_request_loaded_and_failed_may_be_asked_for_again() -> None:
+    rig = rig_of(on_demand("a", 0.5))
+    rig.core.on_load_wanted(find(rig, "a").index, 1.0)
+    run_out(rig, "a-0", 2.0)
+    run_out(rig, "a-0", 3.0)
+    assert rig.core.status_of(find(rig, "a")).state == "failed"
+    rig.core.on_timer(rig.core.next_deadline)
+    assert rig.core.status_of(find(rig, "a")).state == "registered"
+    rig.take()
+    rig.core.on_load_wanted(find(rig, "a").index, 500.0)
+    assert rig.take("spawn") == [("spawn", "a-0", 3)]
+
+
+# --- idle ---
+
+
+def test_an_idle_model_is_unloaded_after_its_keep_alive() -> None:
+    rig = rig_of(on_demand("a", keep_alive="10s"))
+    load(rig, "a", 1.0)
+    rig.use(find(rig, "a").index, running=1, now=5.0)
+    rig.core.on_tick(100.0)
+    assert drained(rig) == [], "it is in use"
+    rig.use(find(rig, "a").index, running=0, now=101.0)
+    rig.core.on_tick(110.9)
+    assert drained(rig) == []
+    rig.core.on_tick(111.1)
+    assert drained(rig) == ["a-0"]
+    assert rig.core.status_of(find(rig, "a")).state == "registered"
+
+
+@pytest.mark.parametrize(("said", "stays"), [(-1.0, True), (0.0, False), (3600.0, True)])
+def test_a_requests_keep_alive_wins(said: float, stays: bool) -> None:
+    rig = rig_of(on_demand("a", keep_alive="10s"))
+    load(rig, "a", 1.0)
+    rig.use(find(rig, "a").index, running=1, now=2.0)
+    rig.use(find(rig, "a").index, now=3.0, keep_alive_s=said)
+    rig.core.on_tick(3.1 if not stays else 30.0)
+    assert (drained(rig) == []) is stays
+
+
+def test_a_model_that_starts_with_the_server_stays() -> None:
+    rig = rig_of(model("a"))
+    rig.core.on_tick(1e6)
+    assert drained(rig) == []
+
+
+def test_a_pinned_model_is_not_unloaded_for_being_idle() -> None:
+    rig = rig_of(on_demand("a", keep_alive="10s"))
+    load(rig, "a", 1.0)
+    rig.core.pin_model(find(rig, "a"), True, 2.0)
+    rig.core.on_tick(1000.0)
+    assert drained(rig) == []
+
+
+# --- who waits is told ---
+
+
+def loading(rig: Rig) -> list[Loading]:
+    return [entry[-1] for entry in rig.take() if isinstance(entry[-1], Loading)]
+
+
+def test_routers_hear_how_far_a_load_is_and_how_long_it_will_take() -> None:
+    rig = rig_of(on_demand("a"))
+    served = find(rig, "a")
+    served.load_s = 10.0
+    rig.core.on_load_wanted(served.index, 100.0)
+    child = rig.child("a-0")
+    rig.hello(child.key, 101.0)
+    rig.core.on_tick(104.0)
+    [told] = loading(rig)
+    assert (told.model, told.phase, told.ready_in_s) == (served.index, "load", 6.0)
+    child.progress = 0.5
+    rig.core.on_tick(120.0)
+    [told] = loading(rig)
+    assert (told.progress, told.ready_in_s) == (0.5, 20.0), "half in 20 s, the other half likewise"
+    rig.report(child.key, "ready", 121.0)
+    assert served.load_s == 21.0
+    rig.core.on_tick(122.0)
+    assert loading(rig) == []
+
+
+def test_progress_moves_the_deadline_and_standing_still_does_not() -> None:
+    rig = rig_of(on_demand("a"))
+    rig.core.on_load_wanted(find(rig, "a").index, 0.0)
+    child = rig.child("a-0")
+    rig.hello(child.key, 1.0)
+    assert child.state == LOADING
+    rig.report(child.key, "loading", 800.0)  # its progress is 1.0
+    assert rig.core.next_deadline == 1700.0
+    rig.report(child.key, "loading", 900.0)
+    assert rig.core.next_deadline == 1700.0
+    rig.core.on_timer(1700.0)
+    assert rig.take("KILL") == [("KILL", "a-0")]
+    assert "[timeouts] load_s" in child.reason
+
+
+def test_a_router_that_ends_takes_its_requests_with_it() -> None:
+    rig = rig_of(on_demand("a", keep_alive="10s"))
+    load(rig, "a", 1.0)
+    rig.use(find(rig, "a").index, running=3, now=2.0)
+    rig.core.on_exit(rig[R0], "killed", 3.0)
+    assert not find(rig, "a").is_busy
