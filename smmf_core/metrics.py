@@ -43,7 +43,7 @@ class Gauges(msgspec.Struct):
     alerts: dict[str, tuple[str, str, list[str]]] = {}
     """instance, or a model for its queue -> (model, instance or "", thresholds that are crossed)"""
     status: dict[str, str] = {}  # model -> one of lifecycle.MODEL_STATES
-    restarts: dict[str, int] = {}  # model -> count
+    restarts: dict[str, tuple[str, int]] = {}  # instance -> (model, count)
     engine: dict[str, tuple[str, dict[str, float]]] = {}  # instance -> (model, its own figures)
     ring_full: int = 0
     late_records: int = 0

@@ -19,8 +19,7 @@ import msgspec
 
 from bench.serve.contestants import Smmf
 from bench.serve.scenarios import echo, quantile_ms
-from smmf_core.config import ServerConfig
-from smmf_core.config.parse import parse_model
+from smmf_core.config import Model, ModelConfig, ServerConfig
 from smmf_core.control_messages import Registry
 from smmf_core.controller.core import ControllerCore
 from smmf_core.messages import encode
@@ -33,26 +32,30 @@ CRASHES = 40
 STARTS = 20
 MODELS = 1000
 _LIMIT_S = 30.0
+_IDLE_S = 0.5
 
 
 class Watch:
-    """One kept connection to an HTTP server, for polling without a connection each time."""
+    """A connection to an HTTP server, kept while it is polled."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_LIMIT_S)
+        self._used_at = 0.0
 
     def get(self, path: str) -> bytes:
-        self._connection.request("GET", path)
-        return self._connection.getresponse().read()
+        return self._call("GET", path)[1]
 
     def post(self, path: str) -> int:
-        self._connection.request("POST", path)
-        response = self._connection.getresponse()
-        response.read()
-        return response.status
+        return self._call("POST", path)[0]
 
-    def close(self) -> None:
-        self._connection.close()
+    def _call(self, method: str, path: str) -> tuple[int, bytes]:
+        if time.monotonic() - self._used_at > _IDLE_S:
+            self._connection.close()  # the other side may be about to
+        self._connection.request(method, path)
+        response = self._connection.getresponse()
+        body = response.read()
+        self._used_at = time.monotonic()
+        return response.status, body
 
 
 def crash() -> Figures:
@@ -66,7 +69,7 @@ def crash() -> Figures:
     try:
         for _ in range(CRASHES):
             time.sleep(1.2)  # longer than start_s: a long life
-            pid = _instance(admin, "echo-0")["pid"]
+            pid = _pid(admin, "echo-0")
             began = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             _until(lambda: not _is_up(router))
@@ -119,7 +122,7 @@ def _snapshot() -> Figures:
     """Best of 20, in milliseconds: made and encoded by the Controller, taken over by a Router."""
     registry = LiveRegistry()
     for n in range(MODELS):
-        registry.add(parse_model(_unloaded(f"m{n}"), "bench", os.environ, str), 0)
+        registry.add(_config(f"m{n}"), 0)
     core = ControllerCore(ServerConfig(), registry, _Nothing())
     fleet = Fleet(Scheduler())
     decoder = msgspec.msgpack.Decoder(Registry)
@@ -136,6 +139,10 @@ def _snapshot() -> Figures:
         "snapshot_taken_ms": 1000 * min(taken),
         "snapshot_bytes": len(encoded),
     }
+
+
+def _config(name: str) -> ModelConfig:
+    return ModelConfig(model=Model(name=name, backend="echo"))
 
 
 class _Nothing:
@@ -155,10 +162,13 @@ def _timed(command: list[str]) -> float:
     return time.monotonic() - began
 
 
-def _instance(admin: Watch, name: str) -> dict[str, Any]:
+def _pid(admin: Watch, name: str) -> int:
+    """Of an instance that lives."""
     rows = json.loads(admin.get("/admin/v1/instances"))
-    found: dict[str, Any] = next(row for row in rows if row["id"] == name)
-    return found
+    pid: int = next(row["pid"] for row in rows if row["id"] == name)
+    if pid <= 0:
+        raise RuntimeError(f"{name} does not run")
+    return pid
 
 
 def _is_up(router: Watch) -> bool:

@@ -5,7 +5,6 @@ Owns nothing; must not count requests.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from smmf_core.control_messages import WorkerReport
@@ -25,7 +24,6 @@ def dump(core: ControllerCore, shares: Mapping[str, GpuShares] = NO_SHARES) -> b
     """As a Router's own dump, to be added to it. `shares`: as gpu_shares tells."""
     metrics = Metrics()
     gauges = metrics.gauges
-    restarts: Counter[str] = Counter()  # a model without any shows as 0
     names = {}
     for model in core.registry:
         names[model.index] = model.name
@@ -36,19 +34,19 @@ def dump(core: ControllerCore, shares: Mapping[str, GpuShares] = NO_SHARES) -> b
         name = names.get(child.model)
         if name is None:
             continue
-        restarts[name] += child.total_restarts
+        gauges.restarts[child.name] = (name, child.total_restarts)
         if child.wanted or child.is_alive:
             _add_instance(gauges, child, name)
         if causes := list(core.upkeep.alerts(child.name)):
             gauges.alerts[child.name] = (name, child.name, causes)
         if child.name in shares:
             gauges.gpus[child.name] = (name, shares[child.name])
-    gauges.restarts = dict(restarts)
     return metrics.dump()
 
 
 def _add_instance(gauges: Gauges, child: Child, model: str) -> None:
-    gauges.instance_up[child.name] = (model, int(child.is_online))
+    if not child.is_alive:  # Routers tell of the living
+        gauges.instance_up[child.name] = (model, 0)
     if child.pid:
         gauges.instance_memory[child.name] = (model, memory_bytes(child.pid))
     if child.load_s:

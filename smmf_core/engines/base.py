@@ -5,7 +5,7 @@ Owns the shapes; must not import an ML framework.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,14 @@ Logprobs = tuple[float, list[tuple[int, float]]]
 
 
 class EngineDead(Exception):
-    """The engine cannot go on: the open requests fail, the Worker exits, another one is started."""
+    """The engine cannot go on: what it has fails, the Worker exits, another one is started.
+
+    `untouched`: sequences that it had not begun to compute. They are placed on other Workers.
+    """
+
+    def __init__(self, reason: str, untouched: Iterable[Sequence] = ()) -> None:
+        super().__init__(reason)
+        self.untouched = list(untouched)
 
 
 class Tokenizer(Protocol):
@@ -53,6 +60,9 @@ class EngineSpec:
     device: str = "cpu"  # where it computes, as `smmf ps` shows it
     max_sequences: int = 0  # an engine with a scheduler of its own takes so many; 0: max_batch_size
     stop_strings: list[str] = field(default_factory=list)  # the family's own, in chats
+    warms_up: bool = True  # a small request goes through it before it serves
+    tool_format: str = ""  # how the model writes calls of tools (worker.parse); "": it does not
+    reasoning_format: str = ""  # how it writes its thoughts
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +105,7 @@ class StepEngine(Protocol):
     """A batcher-driven engine: the Worker's loop calls step(), requests join and leave between.
 
     All calls come from one thread. `step` blocks for one forward pass at most. Raising from `add`
-    fails those requests, from `step` all that are open; EngineDead ends the Worker.
+    fails those requests, from `step` all that it has; EngineDead ends the Worker.
 
     An engine may have two more: `set_adapters(adapters)` takes the whole wanted set of LoRA
     adapters (name -> path; raises OSError or ValueError in one sentence), and `metrics()` gives
@@ -139,6 +149,7 @@ class EmbedSpec:
     default_prompt: str = ""
     device: str = "cpu"
     capabilities: list[str] = field(default_factory=list)
+    warms_up: bool = True  # a small request goes through it before it serves
 
 
 @dataclass(slots=True, eq=False)

@@ -16,14 +16,6 @@ def refuse_adapter(submit: Submit) -> None:
         raise ApiError("unsupported_value", text, "model")
 
 
-def refuse_grammar(submit: Submit) -> None:
-    """For engines that cannot hold an answer to a grammar. Raises ApiError."""
-    kind = (submit.response_format or {}).get("type", "text")
-    if kind != "text":
-        text = f"This model's engine cannot hold an answer to response_format {kind!r}."
-        raise ApiError("unsupported_value", text, "response_format")
-
-
 def check_tokens(tokens: list[int], vocab_size: int) -> None:
     """Raises ApiError for a token that the model has no embedding of."""
     for token in tokens:

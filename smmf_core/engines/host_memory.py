@@ -1,16 +1,49 @@
 """How much memory this machine, or the container that this process is in, can still give.
 
-Owns the question to the system; must not import an ML framework.
+Owns the question to the system, and which errors say that it had too little; must not import an ML
+framework.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 
+GIB = 2**30
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_NO_MEMORY = re.compile(  # as torch, CUDA, ggml, mlx and vLLM say it
+    r"not enough memory|out of memory|(can't|cannot|failed to|unable to) allocate|bad_alloc"
+    r"|attempting to allocate"
+    r"|no available memory for the cache|larger than the available kv cache memory"
+    r"|less than desired gpu memory utilization",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether it, or what caused it, is for want of memory."""
+    while error is not None:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(error, OSError):
+            if error.errno == errno.ENOMEM:
+                return True
+        elif _NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+def check_weights_fit(needed: float, free: float, place: str) -> None:
+    """Bytes. Raises MemoryError: reading weights that do not fit would end in the kernel's hands,
+    which kill the process, or another."""
+    if needed > free:
+        raise MemoryError(
+            f"The weights need {needed / GIB:.2f} GiB, and {place} has {free / GIB:.2f} GiB free."
+        )
 
 
 def free_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:

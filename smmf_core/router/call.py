@@ -57,7 +57,7 @@ class Call:
         self.received_at = received_at
         self.tenant = 0  # the number of its key, from 1; 0: none is needed
         self.route = ""
-        self.model = ""  # as the client named it
+        self.model = ""  # as the client named it; once found, its own name
         self.stream = False
         self.metrics: ModelMetrics | None = None  # of what a Worker is to answer
 

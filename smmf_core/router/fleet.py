@@ -6,6 +6,7 @@ both arrived. Pure; owns the Scheduler's models and workers, must not own reques
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -159,6 +160,14 @@ class Fleet:
         return orphans
 
     # --- workers ---
+
+    def instances(self) -> Iterator[tuple[str, str, bool]]:
+        """(instance, its model, whether requests are placed on it) of all that are registered."""
+        for entry in self._entries.values():
+            model = self.models.get(entry.model)
+            replica = self.workers.get(entry.worker)
+            if model is not None:
+                yield entry.instance, model.name, replica is not None and replica.online
 
     def attached(self, worker: int, incarnation: int, slots: int) -> None:
         """Its descriptors have arrived."""

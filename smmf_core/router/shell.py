@@ -303,6 +303,7 @@ class RouterShell:
         total.add(self.metrics.dump())
         for dumped in self.peers:
             total.add(dumped)
+        total.gauges.instance_up |= self.metrics.gauges.instance_up  # theirs is a second old
         return total
 
     def read_gauges(self) -> None:
@@ -311,9 +312,7 @@ class RouterShell:
         gauges.running = {m.name: scheduler.running(m.index) for m in used}
         gauges.waiting = {m.name: scheduler.waiting(m.index)[0] for m in used}
         gauges.instance_up = {
-            r.instance: (fleet.models[r.model].name, int(r.online))
-            for r in fleet.workers.values()
-            if r.model in fleet.models
+            instance: (name, int(is_up)) for instance, name, is_up in fleet.instances()
         }
         gauges.late_records = self.table.late_records
         gauges.ring_full = self._rings.full

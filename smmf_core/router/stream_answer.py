@@ -13,9 +13,12 @@ from smmf_core.errors import ApiError
 from smmf_core.messages import (
     CHOICE_END,
     DATA,
+    REASONING,
     TOKENS,
+    TOOL,
     Submit,
     TokenBatch,
+    ToolDelta,
     Usage,
 )
 from smmf_core.router.call import Call, Owner
@@ -29,6 +32,7 @@ _SSE = (
 )
 _ID_BYTES = 4
 _decode_tokens = msgspec.msgpack.Decoder(TokenBatch).decode
+_decode_deltas = msgspec.msgpack.Decoder(list[ToolDelta]).decode
 
 
 class StreamAnswer(Answer):
@@ -85,11 +89,17 @@ class StreamAnswer(Answer):
     # --- from the shell ---
 
     def on_event(self, kind: int, choice: int, count: int, payload: bytes) -> None:
-        """A record of a stream that is not framed natively: logprobs, continuous usage."""
+        """A record of a stream that is not framed natively: logprobs, continuous usage, calls of
+        tools and what follows them."""
         renderer, usage = self._renderer, self._usage(choice, count if kind != CHOICE_END else 0)
         if kind == TOKENS:
             text = payload[count * _ID_BYTES :].decode("utf-8", "replace")
             body = renderer.tokens(choice, TokenBatch(text, [], []), usage) if text else b""
+        elif kind == REASONING:
+            text = payload[count * _ID_BYTES :].decode("utf-8", "replace")
+            body = renderer.reasoning(choice, text, usage)
+        elif kind == TOOL:
+            body = renderer.tool_deltas(choice, _decode_deltas(payload), usage)
         elif kind == DATA:
             body = renderer.tokens(choice, _decode_tokens(payload), usage)
         else:

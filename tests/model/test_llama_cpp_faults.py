@@ -304,9 +304,10 @@ def test_an_engine_that_computes_nothing_is_dead(
     engine = open_llama(path, n_ctx=512)
     Failing(monkeypatch, lambda size: -3)
     run = Run(engine)
-    run.join(*[make_sequence(number, [0, 5], 6) for number in range(4)])
-    with pytest.raises(EngineDead, match="fails again and again"):
+    run.join(*[make_sequence(number, [0, 5], 6) for number in range(12)])
+    with pytest.raises(EngineDead, match="fails again and again") as dead:
         run.finish()
+    assert [sequence.id for sequence in dead.value.untouched] == [8, 9, 10, 11]  # have no slot
 
 
 def test_a_request_that_no_cache_can_hold_fails(

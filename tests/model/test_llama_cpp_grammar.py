@@ -15,6 +15,7 @@ from gguf_models import make_gguf, open_llama
 from configs.demo.export.to_gguf import export
 from smmf_core.config import bundled
 from smmf_core.engines.base import Sequence
+from smmf_core.engines.grammar.form import SCHEMA_PARAM
 from smmf_core.engines.llama_cpp.api import Grammar as LlamaGrammar
 from smmf_core.engines.llama_cpp.engine import LlamaCppEngine
 from smmf_core.engines.llama_cpp.gbnf import Grammar, SchemaError
@@ -228,12 +229,12 @@ def test_patterns_without_a_grammar(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "thing"}, "Unknown type"),
+        ({"type": "thing"}, "unknown type"),
         ({"$ref": "#/nowhere"}, "nothing at '#/nowhere'"),
         ({"$ref": "https://example.com/x"}, "references into the schema itself"),
         ({"enum": []}, "'enum' must be a list"),
         ({"anyOf": {}}, "'anyOf' must be a list"),
-        ({"type": "array", "items": 7}, "must be an object, not 7"),
+        ({"type": "array", "items": 7}, "at .items. must be an object"),
         ({"properties": []}, "'properties' must be an object"),
         ({"properties": {"a": {}}, "required": ["b"]}, "'b' is not among"),
         ({"type": "string", "minLength": 3, "maxLength": 2}, "is below"),
@@ -246,7 +247,7 @@ def test_patterns_without_a_grammar(pattern: str) -> None:
 def test_wrong_schemas(engine: LlamaCppEngine, schema: Any, words: str) -> None:
     with pytest.raises(ApiError, match=words) as caught:
         engine.spec.check(submit(schema))
-    assert (caught.value.status, caught.value.param) == (400, "response_format")
+    assert (caught.value.status, caught.value.param) == (400, SCHEMA_PARAM)
 
 
 def test_keywords_that_are_not_followed_are_refused_when_strict() -> None:

@@ -81,14 +81,14 @@ def test_an_answer_keeps_to_its_schema(client: OpenAI) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_schema_that_cannot_be_kept_is_a_400(client: OpenAI, stream: bool) -> None:
     form = {"name": "x", "schema": {"type": "thing"}}
-    with pytest.raises(BadRequestError, match="Unknown type") as caught:
+    with pytest.raises(BadRequestError, match="unknown type") as caught:
         client.chat.completions.create(
             model="demo",
             messages=[{"role": "user", "content": "x"}],
             response_format={"type": "json_schema", "json_schema": form},
             stream=stream,
         )
-    assert caught.value.param == "response_format"
+    assert caught.value.param == "response_format.json_schema.schema"
 
 
 def test_an_adapter_is_chosen_by_name(client: OpenAI) -> None:

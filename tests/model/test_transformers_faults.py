@@ -167,9 +167,10 @@ def test_a_dead_device_ends_the_engine(folder: Path) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     break_passes(engine, check)
-    engine.add([plain(1, asked()[0])])
-    with pytest.raises(EngineDead, match="device-side assert"):
+    engine.add([plain(1, asked()[0]), waiting := plain(2, [5, 6, 7] * 100)])
+    with pytest.raises(EngineDead, match="device-side assert") as dead:
         engine.step()
+    assert dead.value.untouched == [waiting]  # it is too long to share a pass with the other
 
 
 def test_tokens_outside_the_vocabulary_cost_their_request(

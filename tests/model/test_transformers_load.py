@@ -302,12 +302,15 @@ def test_what_is_asked_for_and_what_the_checkpoint_is(
         method(None, {}, load_in_8bit=True, load_in_4bit=True)
 
 
+TORCH = torch.__version__.partition("+")[0]
+
+
 def test_a_missing_package_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smmf_core.engines.transformers.quant.find_spec", lambda name: None)
     text = refused(model, load_in_4bit=True)
     assert text == (
         "The quantisation bitsandbytes_4bit needs the package bitsandbytes: "
-        f"run `{sys.executable} -m pip install bitsandbytes accelerate`."
+        f"run `{sys.executable} -m pip install bitsandbytes accelerate torch=={TORCH}`."
     )
     assert "package gptqmodel" in refused(
         change(model, quantization_config={"quant_method": "gptq"})

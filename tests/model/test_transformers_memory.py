@@ -16,9 +16,10 @@ from model.test_transformers_load import CPU, refused
 from model.tiny import make_model
 from safetensors.numpy import load_file
 
+from smmf_core.engines.host_memory import GIB
 from smmf_core.engines.transformers import memory as hf_memory
 from smmf_core.engines.transformers.files import Stored, stored_tensors, weight_files
-from smmf_core.engines.transformers.memory import GIB, check_fits, needed_bytes
+from smmf_core.engines.transformers.memory import check_fits, needed_bytes
 
 
 @pytest.fixture

@@ -272,7 +272,7 @@ def test_a_bad_request_is_told_so_and_costs_nobody_else(client: OpenAI, model: s
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
     with pytest.raises(BadRequestError) as caught:
         ask(client, model, response_format=form)
-    assert caught.value.param == "response_format"
+    assert caught.value.param == "response_format.json_schema.schema"
     with pytest.raises(BadRequestError) as caught:
         ask(client, model, "word " * 4000)
     assert caught.value.code == "context_length_exceeded"
@@ -336,5 +336,5 @@ def said(server: Server) -> str:
         line
         for path in logs
         for line in path.read_text().splitlines(keepends=True)
-        if line.startswith("cannot load")
+        if "cannot load" in line
     )

@@ -61,9 +61,9 @@ class Worker:
         **fields: Any,
     ) -> int:
         """A streamed request; `fields` are those of Sampling, or Submit's `echo_prompt`, `adapter`
-        and `response_format`. Returns its key."""
+        `response_format`, `tools` and `tool_choice`. Returns its key."""
         key = len(self.answers) + 1
-        own = ("echo_prompt", "adapter", "response_format")
+        own = ("echo_prompt", "adapter", "response_format", "tools", "tool_choice")
         rest = {name: fields.pop(name) for name in own if name in fields}
         sampling = m.Sampling(
             max_tokens=tokens, is_seeded="seed" in fields, **{"temperature": 0.0, **fields}

@@ -34,6 +34,7 @@ class EchoEmbedEngine:
             dimensions=1 if is_rerank else settings.dimensions,
             is_matryoshka=settings.matryoshka and not is_rerank,
             capabilities=[config.model.task],
+            warms_up=False,
         )
         self._settings = settings
         self._tokenizer = tokenizer

@@ -7,7 +7,6 @@ must not depend on anything but the request and its settings.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import signal
@@ -20,7 +19,8 @@ import msgspec
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import EchoOptions
 from smmf_core.engines.base import EmbedEngine, EngineSpec, Logprobs, Output, Sequence
-from smmf_core.engines.echo.schema_example import example
+from smmf_core.engines.echo.script import script
+from smmf_core.engines.grammar.form import is_free, wanted_schema
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
@@ -115,13 +115,14 @@ class _State:
         "fail_at",
         "is_special",
         "output",
-        "script",
         "step_s",
+        "tokens",
     )
 
     def __init__(self, sequence: Sequence, settings: EchoOptions, now: float) -> None:
-        self.script = _script(sequence.submit, settings)
-        self.count = len(self.script) if self.script is not None else settings.tokens
+        script = _script(sequence.submit, settings)
+        self.tokens = script or _WORD_IDS
+        self.count = len(script) if script is not None else settings.tokens
         self.count = max(self.count, sequence.params.min_tokens, 1)
         if sequence.params.ignore_eos:
             self.count = sequence.max_new_tokens
@@ -135,9 +136,8 @@ class _State:
 
     def advance(self) -> Output:
         """The next token. The Output is the same object each time: it is consumed at once."""
-        at, output = self.at, self.output
-        script = self.script or _WORD_IDS
-        output.token = script[at % len(script)]
+        at, output, tokens = self.at, self.output, self.tokens
+        output.token = tokens[at % len(tokens)]
         if self.is_special:
             self._inject()
             self._describe()
@@ -178,8 +178,11 @@ class EchoEngine:
             context_length=self.settings.max_model_len,
             tokenizer=EchoTokenizer(),
             chat_template=EchoTemplate(),
-            capabilities=["chat", "completion", "logprobs"],
+            capabilities=_capabilities(self.settings),
             check=self._check,
+            warms_up=False,  # its failures are for those who ask for them
+            tool_format=_format(self.settings.tool_format),
+            reasoning_format=_format(self.settings.reasoning_format),
         )
         self._running: dict[int, _State] = {}
         self._next = math.inf
@@ -207,6 +210,8 @@ class EchoEngine:
 
     def _check(self, submit: Submit) -> None:
         self._settings_of(submit)
+        if not is_free(submit):
+            wanted_schema(submit.response_format or {})
 
     def remove(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
@@ -224,7 +229,14 @@ class EchoEngine:
         for state in self._running.values():
             due = state.due
             if due <= now:
-                outputs.append(state.advance())
+                if state.is_special:
+                    outputs.append(state.advance())
+                else:  # the same without the call: what this engine costs, every figure has in it
+                    output, tokens, at = state.output, state.tokens, state.at
+                    output.token = tokens[at % len(tokens)]
+                    state.at = at = at + 1
+                    output.ended = at >= state.count
+                    outputs.append(output)
                 if state.step_s:
                     due = state.due = max(due + state.step_s, _on_grid(now, state.step_s))
             if due < following:
@@ -245,37 +257,19 @@ def _settings(own: dict[str, Any], defaults: dict[str, Any]) -> EchoOptions:
 
 
 def _script(submit: Submit, settings: EchoOptions) -> list[int] | None:
-    """The tokens of the answer, or None for plain words.
-
-    1. tools: a call of the named or the first function. 2. a JSON schema or JSON object: an
-    example of it. 3. text = "echo": the last user message, or the prompt.
-    """
-    encode = EchoTokenizer().encode
-    if submit.tools and submit.tool_choice != "none":
-        return encode(_tool_call(submit.tools, submit.tool_choice), False)
-    if submit.response_format and submit.response_format.get("type") != "text":
-        schema = (submit.response_format.get("json_schema") or {}).get("schema") or {}
-        return encode(json.dumps(example({"type": "object", **schema})), False)
-    if settings.text == "echo":
-        return encode(_last_user_text(submit), False)
-    return None
+    """The tokens of the answer, or None for plain words."""
+    text = script(submit, settings)
+    return None if text is None else EchoTokenizer().encode(text, False)
 
 
-def _tool_call(tools: list[dict[str, Any]], choice: Any) -> str:
-    named = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
-    functions = [tool["function"] for tool in tools if tool.get("function")]
-    function = next((f for f in functions if f["name"] == named), functions[0])
-    schema = {"type": "object", **(function.get("parameters") or {})}
-    call = json.dumps({"name": function["name"], "arguments": example(schema)})
-    return f"<tool_call>{call}</tool_call>"
+def _capabilities(settings: EchoOptions) -> list[str]:
+    formats = {"tools": settings.tool_format, "reasoning": settings.reasoning_format}
+    found = [name for name, form in formats.items() if _format(form)]
+    return ["chat", "completion", "logprobs", "structured_output", *found]
 
 
-def _last_user_text(submit: Submit) -> str:
-    if submit.messages is None:
-        prompt = (submit.prompts or [""])[0]
-        return prompt if isinstance(prompt, str) else "tokens"
-    users = [m for m in submit.messages if m.get("role") == "user"]
-    return str((users or submit.messages)[-1].get("content") or " ")
+def _format(name: str) -> str:
+    return "" if name == "none" else name
 
 
 def _on_grid(when: float, step_s: float) -> float:

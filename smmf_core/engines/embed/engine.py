@@ -21,7 +21,8 @@ from smmf_core.engines.embed.load import context_length, load_model, load_tokeni
 from smmf_core.engines.embed.pool import Head, activation
 from smmf_core.engines.embed.recipe import Recipe, read_recipe
 from smmf_core.engines.embed.text import TextReader
-from smmf_core.engines.transformers.passes import is_out_of_memory, raise_if_dead
+from smmf_core.engines.host_memory import is_out_of_memory
+from smmf_core.engines.transformers.passes import raise_if_dead
 from smmf_core.engines.transformers.place import choose_device
 
 _CPU_BUCKET = 16  # tokens: a step's fixed cost there is that of few

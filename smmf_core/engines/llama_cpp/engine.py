@@ -323,7 +323,8 @@ class LlamaCppEngine:
             self._fail(youngest, _decode_error(code))
             self._failures += 1
             if self._failures == _DEAD_AFTER:
-                raise EngineDead(f"llama_decode fails again and again (code {code})")
+                text = f"llama_decode fails again and again (code {code})"
+                raise EngineDead(text, [waiting.sequence for waiting in self._waiting])
         return self._loaded.context.batch_tokens
 
     def _read(self, plan: Plan) -> list[Output]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ _BLOCKS = {
     28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
 }  # fmt: skip
 
+LEAST_CONTEXT = 2048  # tokens: less is not chosen for want of memory, it is an error
+CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32,
+               "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}  # fmt: skip
+
 
 @dataclass(slots=True)
 class GgufFile:
@@ -62,6 +67,15 @@ class GgufFile:
             value = max(value, default=default)
         return int(value) if isinstance(value, (int, float)) else default
 
+    def cache_bytes(self, type_k: str, type_v: str) -> float:
+        """Of one token's keys and values, in those types; 0 where the header does not say."""
+        heads = self.size("attention.head_count", 1)
+        kv_heads = self.size("attention.head_count_kv", heads) or heads
+        head = self.size("embedding_length") // max(1, heads)
+        keys = self.size("attention.key_length", head) * CACHE_BYTES[type_k]
+        values = self.size("attention.value_length", head) * CACHE_BYTES[type_v]
+        return self.size("block_count") * kv_heads * (keys + values)
+
 
 def find_gguf(path: Path) -> Path:
     """The file itself, or the only model of a folder (the first part of a split one).
@@ -82,15 +96,24 @@ def find_gguf(path: Path) -> Path:
 
 def read_gguf(path: Path) -> GgufFile:
     """Read a header. Raises OSError, ValueError in one sentence for what is damaged."""
+    return _read(path, lambda reader: reader.read())
+
+
+def _read(path: Path, take: Callable[[_Reader], GgufFile]) -> GgufFile:
     with path.open("rb") as file:
         size = path.stat().st_size
         if size < 24 or file.read(4) != _MAGIC:
             raise ValueError(f"{path} is not a GGUF file.")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                return _Reader(data, path).read()
+                return take(_Reader(data, path))
             except (struct.error, IndexError, UnicodeDecodeError, OverflowError, KeyError):
                 raise ValueError(f"{path} is damaged: its header does not make sense.") from None
+
+
+def read_sizes(path: Path) -> GgufFile:
+    """Like `read_gguf`, but only what stands before the vocabulary: sizes, no tensors. Fast."""
+    return _read(path, lambda reader: reader.read_sizes())
 
 
 def read_parts(path: Path) -> GgufFile:
@@ -114,20 +137,7 @@ class _Reader:
         self._at = 4
 
     def read(self) -> GgufFile:
-        version, tensors, values = self._take("IQQ")
-        if version not in _VERSIONS:
-            raise ValueError(f"{self._path} has GGUF version {version}; known are 2 and 3.")
-        if max(tensors, values) > len(self._data):
-            raise ValueError(f"{self._path} is damaged: its header does not make sense.")
-        found: dict[str, Any] = {}
-        lengths: dict[str, int] = {}
-        for _ in range(values):
-            key = self._string().decode("utf-8")
-            (kind,) = self._take("I")
-            if kind == _ARRAY:
-                lengths[key], found[key] = self._array()
-            else:
-                found[key] = self._value(kind)
+        tensors, found, lengths = self._metadata("")
         infos = [self._tensor() for _ in range(tensors)]
         alignment = int(found.get("general.alignment", _ALIGNMENT))
         start = -(-self._at // alignment) * alignment
@@ -139,6 +149,30 @@ class _Reader:
                 )
         names = [name for name, _, _ in infos]
         return GgufFile(self._path, found, lengths, sum(size for _, _, size in infos), names)
+
+    def read_sizes(self) -> GgufFile:
+        _, found, lengths = self._metadata("tokenizer.")
+        return GgufFile(self._path, found, lengths, 0, [])
+
+    def _metadata(self, stop: str) -> tuple[int, dict[str, Any], dict[str, int]]:
+        """(number of tensors, values, lengths of arrays); up to a key that begins with `stop`."""
+        version, tensors, values = self._take("IQQ")
+        if version not in _VERSIONS:
+            raise ValueError(f"{self._path} has GGUF version {version}; known are 2 and 3.")
+        if max(tensors, values) > len(self._data):
+            raise ValueError(f"{self._path} is damaged: its header does not make sense.")
+        found: dict[str, Any] = {}
+        lengths: dict[str, int] = {}
+        for _ in range(values):
+            key = self._string().decode("utf-8")
+            if stop and key.startswith(stop):
+                break
+            (kind,) = self._take("I")
+            if kind == _ARRAY:
+                lengths[key], found[key] = self._array()
+            else:
+                found[key] = self._value(kind)
+        return tensors, found, lengths
 
     def _take(self, format_: str) -> tuple[Any, ...]:
         taken = struct.unpack_from(f"<{format_}", self._data, self._at)

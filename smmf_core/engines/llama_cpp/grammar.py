@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from smmf_core.engines.grammar.form import refused, wanted_schema
 from smmf_core.engines.llama_cpp import gbnf
 from smmf_core.engines.llama_cpp.api import Grammar, Model
 from smmf_core.errors import ApiError
@@ -57,12 +58,14 @@ class Grammars:
         if key in self._good:
             self._good.move_to_end(key)
             return self._good[key]
-        param = "tool_choice" if _must_call(submit) else "response_format"
         try:
             text = self._make(submit)
             Grammar(self._model, text).close()
         except ValueError as error:
-            raise ApiError("invalid_value", f"The answer cannot be bound: {error}", param) from None
+            if not _must_call(submit):
+                raise refused(submit.response_format, str(error)) from None
+            text = f"These tools cannot be forced: {error}"
+            raise ApiError("invalid_value", text, "tool_choice") from None
         self._good[key] = text
         if len(self._good) > _KEPT:
             self._good.popitem(last=False)
@@ -126,9 +129,7 @@ def _call(grammar: gbnf.Grammar, form: _Calls, function: dict[str, Any]) -> str:
 
 
 def _response(grammar: gbnf.Grammar, form: dict[str, Any]) -> str:
-    if form.get("type") == "json_schema":
-        wrapper = form.get("json_schema") or {}
-        schema = wrapper.get("schema")
-        if schema is not None:
-            return grammar.schema(schema, strict=bool(wrapper.get("strict")))
-    return grammar.base("object")
+    """Every keyword that is not followed is an error, strict or not."""
+    schema = wanted_schema(form)
+    is_any = schema == {"type": "object"}
+    return grammar.base("object") if is_any else grammar.schema(schema, strict=True)

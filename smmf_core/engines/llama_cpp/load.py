@@ -20,23 +20,26 @@ from smmf_core.config.engine_options import LlamaCppOptions
 from smmf_core.engines.base import EngineSpec
 from smmf_core.engines.host_memory import free_bytes
 from smmf_core.engines.llama_cpp import api
-from smmf_core.engines.llama_cpp.gguf_file import GgufFile, find_gguf, read_parts
+from smmf_core.engines.llama_cpp.gguf_file import (
+    LEAST_CONTEXT,
+    GgufFile,
+    find_gguf,
+    read_parts,
+)
 from smmf_core.engines.llama_cpp.gguf_text import GgufTokenizer, read_chat_template, template_tokens
 from smmf_core.engines.llama_cpp.grammar import Grammars
 from smmf_core.engines.prompt.side import (
     adapter_of,
     capabilities_of,
     choose_template,
+    formats_of,
     stop_strings_of,
 )
 
 GPU = "mps" if sys.platform == "darwin" else "cuda"
 _TINY_MODEL_BYTES = 64 << 20  # below, a second thread costs more than it computes
-_LEAST_CONTEXT = 2048  # tokens: less is not chosen for want of memory, it is an error
 _CONTEXT_STEP = 256  # llama.cpp rounds a sequence's cache up to this
 _CACHE_SHARE = 0.5  # of the memory left beside the weights, when the context is chosen by it
-_CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32,
-                "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}  # fmt: skip
 _CACHE_TYPES: dict[str, Any] = {
     "auto": "f16",
     "float16": "f16",
@@ -103,7 +106,7 @@ def load_model(
     except BaseException:
         model.close()
         raise
-    return Loaded(model, context, spec, Grammars(model, adapter.tool_format()), slots)
+    return Loaded(model, context, spec, Grammars(model, spec.tool_format), slots)
 
 
 def context_settings(options: LlamaCppOptions, slots: int) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def _open_context(
         try:
             return api.Context(model, {**settings, "n_ctx": _rounded(length) * caches}), length
         except ValueError:
-            if options.n_ctx or length // 2 < _LEAST_CONTEXT:
+            if options.n_ctx or length // 2 < LEAST_CONTEXT:
                 raise
             length //= 2
 
@@ -144,13 +147,16 @@ def _spec(
     stops = map(tokenizer.token_id, adapter.stop_tokens())
     tokenizer.end_with(frozenset(token for token in stops if token is not None))
     more = ["logprobs", "structured_output", "adapters"]
+    formats = formats_of(config, template, adapter)
     return EngineSpec(
         context_length=length,
         tokenizer=tokenizer,
         chat_template=template,
-        capabilities=[*capabilities_of(template, adapter), *more],
+        capabilities=[*capabilities_of(template, adapter, formats), *more],
         device=GPU if on_gpu else "cpu",
         stop_strings=stop_strings_of(config, own, adapter),
+        tool_format=formats.tools,
+        reasoning_format=formats.thoughts,
     )
 
 
@@ -227,18 +233,18 @@ def choose_context(file: GgufFile, options: LlamaCppOptions, caches: int, on_gpu
     1. `n_ctx`. 2. What the model was trained for. 3. On a CPU less, where the caches of all
     sequences do not fit into memory. Raises MemoryError when the memory cannot do.
     """
-    trained = file.size("context_length", _LEAST_CONTEXT)
+    trained = file.size("context_length", LEAST_CONTEXT)
     wanted = options.n_ctx or trained
     if on_gpu:  # llama.cpp's own allocation tells
         return wanted
-    token = cache_bytes(file, options)
+    token = file.cache_bytes(options.type_k, options.type_v)
     available = free_bytes()
     free = available - file.tensor_bytes
     if options.n_ctx == 0:
         fitting = int(free * _CACHE_SHARE / (token * caches)) if token else wanted
         if free > 0 and fitting >= wanted:
             return wanted
-        wanted = max(fitting // _CONTEXT_STEP * _CONTEXT_STEP, min(trained, _LEAST_CONTEXT))
+        wanted = max(fitting // _CONTEXT_STEP * _CONTEXT_STEP, min(trained, LEAST_CONTEXT))
     if free >= token * wanted * caches:
         return wanted
     need = file.tensor_bytes + token * wanted * caches
@@ -247,16 +253,6 @@ def choose_context(file: GgufFile, options: LlamaCppOptions, caches: int, on_gpu
         f" for {caches} caches of {wanted} tokens);"
         f" {_gib(available)} GiB are available: lower n_ctx or max_batch_size."
     )
-
-
-def cache_bytes(file: GgufFile, options: LlamaCppOptions) -> float:
-    """Bytes of one token's keys and values; 0 where the header does not say."""
-    heads = file.size("attention.head_count", 1)
-    kv_heads = file.size("attention.head_count_kv", heads) or heads
-    head = file.size("embedding_length") // max(1, heads)
-    keys = file.size("attention.key_length", head) * _CACHE_BYTES[options.type_k]
-    values = file.size("attention.value_length", head) * _CACHE_BYTES[options.type_v]
-    return file.size("block_count") * kv_heads * (keys + values)
 
 
 def _rounded(tokens: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smmf_core.engines.base import Output
+from smmf_core.engines.grammar.constraint import Constraint
 from smmf_core.engines.mlx.batch import Flight, Row, to_numpy
 from smmf_core.engines.sampling.host_draw import choose_tokens
 from smmf_core.engines.sampling.plan import Group, Plan, uniforms
@@ -85,13 +86,21 @@ def _output(row: Row, token: int, logits: Logits | None) -> Output:
         return Output(sequence, 0, error=error)
     row.tokens.append(token)
     row.produced += 1
-    output = Output(sequence, token, described, row.prompt_logprobs)
+    is_over = row.sampler is not None and row.sampler.is_over
+    output = Output(sequence, token, described, row.prompt_logprobs, ended=is_over)
     row.prompt_logprobs = None
     return output
 
 
 def make_sampler(
-    params: Sampling, prompt: list[int], output: list[int], ends: frozenset[int], vocab_size: int
+    params: Sampling,
+    prompt: list[int],
+    output: list[int],
+    ends: frozenset[int],
+    vocab_size: int,
+    bound: Constraint | None,
 ) -> Sampler | None:
     """None where a choice depends on nothing that came before."""
-    return None if is_plain(params) else Sampler(params, prompt, output, ends, vocab_size)
+    if bound is None and is_plain(params):
+        return None
+    return Sampler(params, prompt, output, ends, vocab_size, bound)

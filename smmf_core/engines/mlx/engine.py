@@ -19,7 +19,8 @@ import msgspec
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import MlxOptions
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
-from smmf_core.engines.checks import check_tokens, refuse_adapter, refuse_grammar
+from smmf_core.engines.checks import check_tokens, refuse_adapter
+from smmf_core.engines.grammar.compiler import Grammars, grammars_of
 from smmf_core.engines.mlx import load as mlx_load
 from smmf_core.engines.mlx.batch import Batch, Caches, Flight, Prefill, PrefixStore, Row
 from smmf_core.engines.mlx.choose import choose, is_greedy, make_sampler
@@ -56,6 +57,7 @@ class MlxEngine:
         self._evictions = 0
         self._vocab_size = 0
         self._batch: Batch
+        self._grammars: Grammars
 
     # --- StepEngine ---
 
@@ -66,6 +68,7 @@ class MlxEngine:
         side = load_prompt_side(folder, self._config)
         loaded = mlx_load.load(folder, self._config, self._options, progress)
         self._vocab_size = loaded.vocab_size
+        self._grammars = grammars_of(side, loaded.vocab_size)
         self._model = loaded.model
         self._batch = Batch(loaded.model)
         self._room = loaded.room
@@ -73,10 +76,12 @@ class MlxEngine:
             loaded.context_length,
             side.tokenizer,
             side.chat_template,
-            capabilities=[*side.capabilities, "logprobs"],
-            check=_check,
+            capabilities=[*side.capabilities, "logprobs", *self._grammars.capabilities],
+            check=self._check,
             device=device,
             stop_strings=side.stop_strings,
+            tool_format=side.formats.tools,
+            reasoning_format=side.formats.thoughts,
         )
 
     def add(self, sequences: list[Sequence]) -> None:
@@ -131,6 +136,11 @@ class MlxEngine:
         self._prefixes.clear()
         self._batch.keep([], None)
         mx.clear_cache()
+
+    def _check(self, submit: Submit) -> None:
+        """Raises ApiError for what cannot be done."""
+        refuse_adapter(submit)
+        self._grammars.check(submit)
 
     # --- one step ---
 
@@ -240,7 +250,8 @@ class MlxEngine:
         prompt = sequence.prompt[: sequence.prompt_len]
         output = sequence.prompt[sequence.prompt_len :]
         ends = self.spec.tokenizer.eos_ids
-        sampler = make_sampler(params, prompt, output, ends, self._vocab_size)
+        bound = self._grammars.bind(sequence)
+        sampler = make_sampler(params, prompt, output, ends, self._vocab_size, bound)
         draws = sampler is None and not is_greedy(params)
         described: list[Logprobs] | None = None if sequence.prompt_logprobs is None else []
         return Row(sequence, list(sequence.prompt), sampler, draws, prompt_logprobs=described)
@@ -278,12 +289,6 @@ class MlxEngine:
 
 def _no_room(tokens: list[int]) -> MemoryError:
     return MemoryError(f"{len(tokens)} tokens do not fit into the memory for the KV cache")
-
-
-def _check(submit: Submit) -> None:
-    """Raises ApiError for what mlx-lm has no means for."""
-    refuse_adapter(submit)
-    refuse_grammar(submit)
 
 
 def create(config: ModelConfig) -> MlxEngine:

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import MlxOptions
-from smmf_core.engines.host_memory import free_bytes
+from smmf_core.engines.host_memory import check_weights_fit, free_bytes
 from smmf_core.engines.mlx.first_import import (
     load_adapters,
     load_model,
@@ -152,10 +152,8 @@ def _check_memory(folder: Path, dtype: str, settings: dict[str, Any]) -> None:
     stored = settings.get("dtype") or settings.get("torch_dtype")
     if dtype == "float32" and stored in ("float16", "bfloat16"):
         size *= 2
-    needed, available = size * _MEMORY_RESERVE, _available_bytes()
-    if needed > available:
-        text = f"{folder} needs {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free."
-        raise MemoryError(text)
+    place = "cpu" if mx.default_device().type == mx.DeviceType.cpu else "the GPU"
+    check_weights_fit(size * _MEMORY_RESERVE, _available_bytes(), place)
 
 
 def _available_bytes() -> float:

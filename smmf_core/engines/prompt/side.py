@@ -7,13 +7,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smmf_core.adapters import BaseModelAdapter, find_adapter
 from smmf_core.config import ModelConfig
 from smmf_core.engines.prompt.slow_tokenizer import FolderTokenizer, load_slow_tokenizer
 from smmf_core.engines.prompt.template import ChatTemplate, load_chat_template
 from smmf_core.engines.prompt.text import load_tokenizer, read_json, special_tokens
+
+NO_FORMAT = "none"  # as `[engine]` says it
+_TOOL_MARKS = (
+    ("<tool_call>\\n{", "hermes"),
+    ('<tool_call>{"name"', "hermes"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<|python_tag|>", "llama3_json"),
+    ("<\uff5ctool\u2581calls\u2581begin\uff5c>", "deepseek_v3"),
+    ("<|action_start|>", "internlm"),
+    ("<|tool_call|>", "phi"),
+)
+_THOUGHT_MARKS = (("</think>", "qwen3"),)
+
+
+class Formats(NamedTuple):
+    """How a model writes calls of tools, and its thoughts; "": it does not (worker.parse)."""
+
+    tools: str
+    thoughts: str
 
 
 @dataclass(slots=True)
@@ -26,6 +45,8 @@ class PromptSide:
     stop_strings: list[str]
     capabilities: list[str]
     adapter: BaseModelAdapter
+    formats: Formats
+    wrap_up_after: int = 0  # grammar.wrap_up
 
 
 def load_prompt_side(folder: Path, config: ModelConfig) -> PromptSide:
@@ -43,6 +64,7 @@ def load_prompt_side(folder: Path, config: ModelConfig) -> PromptSide:
         tokenizer, tokens = load_slow_tokenizer(folder, vocab_size, trusts, model_type)
     own = load_chat_template(folder, tokens)
     template = choose_template(config, own, adapter, {**tokens, **special_tokens(folder)})
+    formats = formats_of(config, template, adapter)
     stop_ids = stop_ids_of(tokenizer, adapter)
     tokenizer.eos_ids |= stop_ids
     return PromptSide(
@@ -50,8 +72,10 @@ def load_prompt_side(folder: Path, config: ModelConfig) -> PromptSide:
         template,
         stop_ids,
         stop_strings_of(config, own, adapter),
-        capabilities_of(template, adapter),
+        capabilities_of(template, adapter, formats),
         adapter,
+        formats,
+        int(read_json(folder / "generation_config.json").get("wrap_up_after") or 0),
     )
 
 
@@ -94,5 +118,24 @@ def stop_ids_of(tokenizer: FolderTokenizer, adapter: BaseModelAdapter) -> frozen
     return frozenset(id_ for id_ in ids if id_ is not None)
 
 
-def capabilities_of(template: ChatTemplate | None, adapter: BaseModelAdapter) -> list[str]:
-    return ["completion", *(["chat"] if template else []), *adapter.capabilities()]
+def formats_of(
+    config: ModelConfig, template: ChatTemplate | None, adapter: BaseModelAdapter
+) -> Formats:
+    """1. What `[engine]` says. 2. What the adapter says. 3. What the template's marks tell."""
+    source = template.source if template is not None else ""
+    tools = config.engine.get("tool_format") or adapter.tool_format()
+    thoughts = config.engine.get("reasoning_format") or adapter.reasoning_format()
+    tools = tools or next((name for mark, name in _TOOL_MARKS if mark in source), "")
+    thoughts = thoughts or next((name for mark, name in _THOUGHT_MARKS if mark in source), "")
+    return Formats(*("" if name == NO_FORMAT else name for name in (tools, thoughts)))
+
+
+def capabilities_of(
+    template: ChatTemplate | None, adapter: BaseModelAdapter, formats: Formats
+) -> list[str]:
+    found = ["completion"]
+    if template is not None:
+        found.append("chat")
+        found += ["tools"] if formats.tools else []
+        found += ["reasoning"] if formats.thoughts else []
+    return [*found, *adapter.capabilities()]

@@ -54,6 +54,11 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ValueError(f"The chat template does not compile: {error}") from None
 
+    @property
+    def source(self) -> str:
+        """All that it may write."""
+        return "\n".join(self._sources.values())
+
     def render(self, submit: Submit) -> str:
         """The prompt of `submit.messages`. Raises ApiError (param `messages`) when it has none."""
         name = "tool_use" if submit.tools and "tool_use" in self._sources else "default"

@@ -17,7 +17,8 @@ import numpy as np
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import ReferenceOptions
 from smmf_core.engines.base import EngineSpec, Logprobs, Output, Sequence
-from smmf_core.engines.checks import check_tokens, refuse_adapter, refuse_grammar
+from smmf_core.engines.checks import check_tokens, refuse_adapter
+from smmf_core.engines.grammar.compiler import Grammars, grammars_of
 from smmf_core.engines.prompt.side import load_prompt_side
 from smmf_core.engines.prompt.text import read_json
 from smmf_core.engines.reference.config import parse_config
@@ -56,6 +57,7 @@ class ReferenceEngine:
         self._running: dict[int, _Running] = {}
         self._failed: list[Output] = []  # told with the next step
         self._model: Llama
+        self._grammars: Grammars
 
     def load(self, progress: Callable[[float], None]) -> None:
         """Raises OSError or ValueError, in one sentence, when the folder holds no such model."""
@@ -73,13 +75,16 @@ class ReferenceEngine:
             )
         weights = load_weights(folder, config, progress)
         self._model = Llama(config, weights, context_length)
+        self._grammars = grammars_of(side, config.vocab_size)
         self.spec = EngineSpec(
             context_length,
             tokenizer,
             side.chat_template,
-            capabilities=[*side.capabilities, "logprobs"],
-            check=_check,
+            capabilities=[*side.capabilities, "logprobs", *self._grammars.capabilities],
+            check=self._check,
             stop_strings=side.stop_strings,
+            tool_format=side.formats.tools,
+            reasoning_format=side.formats.thoughts,
         )
 
     def add(self, sequences: list[Sequence]) -> None:
@@ -87,12 +92,15 @@ class ReferenceEngine:
         for sequence in sequences:
             try:
                 check_tokens(sequence.prompt, config.vocab_size)
+                bound = self._grammars.bind(sequence)
             except ApiError as error:
                 self._failed.append(Output(sequence, 0, error=error))
                 continue
             prompt = sequence.prompt[: sequence.prompt_len]
             output = sequence.prompt[sequence.prompt_len :]
-            sampler = Sampler(sequence.params, prompt, output, tokenizer.eos_ids, config.vocab_size)
+            sampler = Sampler(
+                sequence.params, prompt, output, tokenizer.eos_ids, config.vocab_size, bound
+            )
             self._running[sequence.id] = _Running(sequence, Cache(config), sampler)
 
     def remove(self, sequences: list[Sequence]) -> None:
@@ -117,6 +125,10 @@ class ReferenceEngine:
 
     def close(self) -> None:
         self._running.clear()
+
+    def _check(self, submit: Submit) -> None:
+        refuse_adapter(submit)
+        self._grammars.check(submit)
 
     def _plan(self) -> list[tuple[_Running, Chunk]]:
         """What every sequence computes now: answers one token, prompts share PREFILL_TOKENS."""
@@ -155,16 +167,11 @@ class ReferenceEngine:
             del self._running[sequence.id]
             return Output(sequence, 0, error=error)
         running.pending = [token]
-        output = Output(sequence, token, logprobs)
+        output = Output(sequence, token, logprobs, ended=running.sampler.is_over)
         if running.describes_prompt:
             output.prompt_logprobs = running.prompt_logprobs
             running.describes_prompt = False
         return output
-
-
-def _check(submit: Submit) -> None:
-    refuse_adapter(submit)
-    refuse_grammar(submit)
 
 
 def create(config: ModelConfig) -> ReferenceEngine:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smmf_core.engines.base import Logprobs
 from smmf_core.engines.sampling.plan import NOT_FINITE, NOTHING_LEFT, Group, Plan
-from smmf_core.engines.sampling.sampler import describe
+from smmf_core.engines.sampling.sampler import describe, forbid
 from smmf_core.engines.sampling.touched import adjusted
 from smmf_core.messages import Sampling
 
@@ -54,15 +54,18 @@ def describe_rows(
 
 def _adjust(rows: Rows, plan: Plan, tokens: NDArray[np.int64]) -> dict[int, Rows]:
     """The rows that change, by place; `tokens` gets their likeliest."""
-    if not plan.touched:
+    places = plan.changed
+    if not places:
         return {}
-    places = [place for place, _ in plan.touched]
-    ids, factors = plan.gathered(rows.shape[1])
     work = rows[places]
-    flat = work.reshape(-1)
-    values = adjusted(flat[ids], factors)
-    work[[touched.is_forced for _, touched in plan.touched]] = -np.inf
-    flat[ids] = values
+    if plan.touched:
+        ids, factors = plan.gathered(rows.shape[1])
+        flat = work.reshape(-1)
+        values = adjusted(flat[ids], factors)
+        work[[n for n, (_, touched) in enumerate(plan.touched) if touched.is_forced]] = -np.inf
+        flat[ids] = values
+    for mask, (place, _) in zip(plan.masks, plan.bound, strict=True):
+        forbid(work[places.index(place)], mask)
     best = work.argmax(-1)
     has_none = work[np.arange(len(work)), best] == -np.inf
     best[has_none] = NOTHING_LEFT

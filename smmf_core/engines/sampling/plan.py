@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smmf_core.engines.grammar.constraint import Constraint
 from smmf_core.engines.sampling.sampler import uniform
 from smmf_core.engines.sampling.touched import Touched
+from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling
 
 NOT_FINITE, NOTHING_LEFT = -1, -2  # what a choice says of a row that has none
@@ -45,11 +47,22 @@ class Plan:
     plain: Group = field(default_factory=Group)  # draw from all tokens
     cut: Group = field(default_factory=Group)  # with min_p, top_k or top_p
     touched: list[tuple[int, Touched]] = field(default_factory=list)  # by place
+    bound: list[tuple[int, Constraint]] = field(default_factory=list)  # by place: answers in a form
+    masks: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32))  # of these
     described: dict[int, int] = field(default_factory=dict)  # place -> how many best ones
 
-    def add(self, place: int, params: Sampling, touched: Touched | None, vocab_size: int) -> None:
+    def add(
+        self,
+        place: int,
+        params: Sampling,
+        touched: Touched | None,
+        vocab_size: int,
+        bound: Constraint | None = None,
+    ) -> None:
         if touched is not None:
             self.touched.append((place, touched))
+        if bound is not None:
+            self.bound.append((place, bound))
         if params.logprobs is not None:
             self.described[place] = params.logprobs
         if params.temperature == 0 or params.top_p == 0:
@@ -58,6 +71,24 @@ class Plan:
         group = self.cut if is_cut else self.plain
         group.places.append(place)
         group.params.append(params)
+
+    @property
+    def changed(self) -> list[int]:
+        """The places of rows whose logits change: the touched ones, then those only bound."""
+        touched = [place for place, _ in self.touched]
+        return touched + [place for place, _ in self.bound if place not in touched]
+
+    def fill_masks(self) -> dict[int, Exception]:
+        """The masks of this step; returns the places of answers that cannot go on."""
+        failed: dict[int, Exception] = {}
+        if self.bound and not len(self.masks):
+            self.masks = np.zeros((len(self.bound), self.bound[0][1].words), np.int32)
+        for mask, (place, bound) in zip(self.masks, self.bound, strict=True):
+            try:
+                bound.fill(mask)
+            except ApiError as error:
+                failed[place] = error
+        return failed
 
     def gathered(self, vocab_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Of all touched rows one after the other: indices into their logits laid end to end, and

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smmf_core.engines.base import Logprobs
+from smmf_core.engines.grammar.constraint import Constraint, Words
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling
 
@@ -48,11 +49,13 @@ def uniform(seed: int, position: int) -> float:
 class Sampler:
     """Chooses the tokens of one sequence, one after the other.
 
-    `output` holds the tokens already generated elsewhere, `end_ids` what ends an answer.
+    `output` holds the tokens already generated elsewhere, `end_ids` what ends an answer, `bound`
+    the form that it is held to, gone on to where the output ends.
     """
 
     __slots__ = (
-        "_banned_early", "_bias", "_counts", "_forced", "_params", "_position", "_seen",
+        "_banned_early", "_bias", "_bound", "_counts", "_forced", "_mask", "_params", "_position",
+        "_seen",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +65,10 @@ class Sampler:
         output: list[int],
         end_ids: frozenset[int],
         vocab_size: int,
+        bound: Constraint | None = None,
     ) -> None:
+        self._bound = bound
+        self._mask = np.zeros(bound.words if bound is not None else 0, np.int32)
         self._params = params
         self._position = len(output)
         ends = end_ids.union(params.stop_token_ids)
@@ -79,6 +85,11 @@ class Sampler:
             self._seen = np.zeros(vocab_size, np.bool_)
             self._seen[np.asarray(prompt + output, np.intp)] = True
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer's form leaves nothing to follow."""
+        return self._bound is not None and self._bound.is_over
+
     def choose(self, logits: Row) -> int:
         """The next token. Raises ValueError for logits that are not numbers, ApiError when bans
         leave no token."""
@@ -86,6 +97,8 @@ class Sampler:
             raise ValueError("the model computed logits that are not finite numbers")
         token = self._choose(self._adjust(logits))
         self._position += 1
+        if self._bound is not None:
+            self._bound.accept(token)
         if self._counts is not None:
             self._counts[token] += 1
         if self._seen is not None:
@@ -103,11 +116,12 @@ class Sampler:
 
         1. logit_bias; -100 bans, 100 leaves no other tokens. 2. repetition penalty (Keskar et al.
         2019), over prompt and output. 3. frequency and presence penalties, over the output.
-        4. Ends of the answer are banned before `min_tokens`.
+        4. Ends of the answer are banned before `min_tokens`. 5. What the answer's form forbids.
         """
         params = self._params
         is_early = self._position < params.min_tokens and bool(self._banned_early)
-        if not (self._bias or is_early or self._counts is not None or self._seen is not None):
+        has_counts = self._counts is not None or self._seen is not None
+        if not (self._bias or is_early or has_counts or self._bound):
             return logits
         row = logits.copy()
         for token, value in self._bias.items():
@@ -124,10 +138,26 @@ class Sampler:
             row -= np.float32(params.presence_penalty) * (self._counts > 0)
         if is_early:
             row[self._banned_early] = -np.inf
+        if self._bound is not None:
+            self._bound.fill(self._mask)
+            forbid(row, self._mask)
         if row.max() == -np.inf:
-            text = "'logit_bias' and 'min_tokens' together leave no token to choose."
-            raise ApiError("invalid_value", text, "logit_bias")
+            raise nothing_left(self._bound is not None)
         return row
+
+
+def forbid(row: Row, mask: Words) -> None:
+    """Ban the tokens whose bits are not set, and those behind the mask."""
+    allowed = np.unpackbits(mask.view(np.uint8), count=len(row), bitorder="little")
+    np.copyto(row, -np.inf, where=allowed == 0)
+
+
+def nothing_left(is_bound: bool) -> ApiError:
+    """Of a row whose tokens are all banned."""
+    fields = "'logit_bias' and 'min_tokens'"
+    if is_bound:
+        fields = "'logit_bias', 'min_tokens' and the form of the answer"
+    return ApiError("invalid_value", f"{fields} together leave no token to choose.", "logit_bias")
 
 
 def draw(row: Row, params: Sampling, number: float) -> int:

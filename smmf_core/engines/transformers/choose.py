@@ -28,6 +28,7 @@ class TokenChooser:
         self._sequences: list[Sequence] = []  # of the last call
         self._ids: list[int] = []
         self._is_plain = False
+        self._is_on_host: bool | None = None  # a model's logits are always in one place
 
     def choose(self, logits: torch.Tensor, sequences: list[Sequence]) -> Chosen:
         """As BatchSampler.choose. On the CPU numpy's arg max is ten times as fast as torch's."""
@@ -35,7 +36,10 @@ class TokenChooser:
             self._sequences = sequences
             self._ids = [sequence.id for sequence in sequences]
             self._is_plain = all(is_plain(sequence.params) for sequence in sequences)
-        if self._is_plain and logits.device.type == "cpu":
+            self._is_plain = self._is_plain and not self._sampler.binds(self._ids)
+        if self._is_on_host is None:
+            self._is_on_host = logits.device.type == "cpu"
+        if self._is_plain and self._is_on_host:
             rows = (logits if logits.dtype is torch.float32 else logits.float()).numpy()
             tokens = rows.argmax(-1)  # of a NaN its place
             best = map(rows.item, range(len(rows)), tokens.tolist())

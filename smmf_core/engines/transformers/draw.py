@@ -74,15 +74,28 @@ def _adjust(
     logits: torch.Tensor, plan: Plan, tokens: torch.Tensor
 ) -> tuple[dict[int, int], torch.Tensor]:
     """The rows that change, and where in them which place is; `tokens` gets their likeliest."""
-    if not plan.touched:
+    places = plan.changed
+    if not places:
         return {}, logits
-    device, vocab_size = logits.device, logits.shape[1]
-    places = [place for place, _ in plan.touched]
-    flat_ids, host_factors = plan.gathered(vocab_size)
+    at = torch.tensor(places, device=logits.device)
+    work = logits[at].float()
+    if plan.touched:
+        _touch(work, plan)
+    if plan.bound:
+        index = [places.index(place) for place, _ in plan.bound]
+        bound = torch.tensor(index, device=logits.device)
+        work[bound] = work[bound].masked_fill(_forbidden(plan, work), -torch.inf)
+    best, likeliest = work.max(-1)
+    tokens[at] = likeliest.masked_fill(best == -torch.inf, NOTHING_LEFT)
+    return {place: n for n, place in enumerate(places)}, work
+
+
+def _touch(work: torch.Tensor, plan: Plan) -> None:
+    """Biases, penalties and bans of the first rows."""
+    device = work.device
+    flat_ids, host_factors = plan.gathered(work.shape[1])
     ids = torch.from_numpy(flat_ids).to(device)
     factors = torch.from_numpy(host_factors).to(device)
-    at = torch.tensor(places, device=device)
-    work = logits[at].float()
     values = work.view(-1)[ids] + factors[BIAS]
     divisor = factors[DIVISOR]
     values = torch.where(values > 0, values / divisor, values * divisor)
@@ -91,9 +104,15 @@ def _adjust(
     if forced:
         work[torch.tensor(forced, device=device)] = -torch.inf
     work.view(-1)[ids] = values
-    best, likeliest = work.max(-1)
-    tokens[at] = likeliest.masked_fill(best == -torch.inf, NOTHING_LEFT)
-    return {place: n for n, place in enumerate(places)}, work
+
+
+def _forbidden(plan: Plan, like: torch.Tensor) -> torch.Tensor:
+    """What the forms of answers forbid [bound rows, vocabulary]."""
+    words = torch.from_numpy(plan.masks).to(like.device)
+    bits = torch.arange(32, dtype=torch.int32, device=like.device)
+    forbidden = (words[:, :, None] >> bits & 1).view(len(words), -1) == 0
+    missing = like.shape[1] - forbidden.shape[1]  # tokens that only the model has
+    return torch.nn.functional.pad(forbidden, (0, missing), value=True)
 
 
 def _rows(

@@ -23,9 +23,10 @@ import torch
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import TransformersOptions
-from smmf_core.engines.base import EmbedEngine, EngineSpec, Output, Sequence
-from smmf_core.engines.checks import check_tokens, refuse_grammar
+from smmf_core.engines.base import EmbedEngine, EngineDead, EngineSpec, Output, Sequence
+from smmf_core.engines.checks import check_tokens
 from smmf_core.engines.embed import engine as embed
+from smmf_core.engines.grammar.compiler import Grammars, grammars_of
 from smmf_core.engines.prompt.side import PromptSide, load_prompt_side
 from smmf_core.engines.transformers import load as hf_load
 from smmf_core.engines.transformers.batch import Model
@@ -62,6 +63,7 @@ class TransformersEngine:
         self._held: dict[str, str] = {}
         self._vocab_size = 0
         self._sampler: BatchSampler
+        self._grammars: Grammars
         self._prefixes: PrefixCache
         self._loop: Loop
 
@@ -81,6 +83,7 @@ class TransformersEngine:
         self._vocab_size = loaded.vocab_size
         self._adapters = AdapterSet(loaded.model)
         self._sampler = BatchSampler(loaded.vocab_size)
+        self._grammars = grammars_of(side, loaded.vocab_size)
         model = Model(loaded.model, loaded.device, self._adapters.select)
         whole = getattr(loaded.model, "reads_prompt_whole", False)  # ChatGLM 1
         windows = None if whole else windows_of(loaded.config)
@@ -108,10 +111,12 @@ class TransformersEngine:
             min(context, limit) if limit else context,
             side.tokenizer,
             side.chat_template,
-            capabilities=["logprobs", "adapters", *side.capabilities],
+            capabilities=["logprobs", "adapters", *side.capabilities, *self._grammars.capabilities],
             check=self._check,
             device=str(loaded.device),
             stop_strings=side.stop_strings,
+            tool_format=side.formats.tools,
+            reasoning_format=side.formats.thoughts,
         )
 
     def set_adapters(self, adapters: dict[str, str]) -> None:
@@ -135,6 +140,7 @@ class TransformersEngine:
                     sequence.prompt[: sequence.prompt_len],
                     sequence.prompt[sequence.prompt_len :],
                     self.spec.tokenizer.eos_ids,
+                    self._grammars.bind(sequence),
                 )
                 self._loop.add(sequence, sequence.submit.adapter)
             except Exception as error:  # this sequence fails, the others go on
@@ -153,10 +159,17 @@ class TransformersEngine:
                 _log.warning("%s", error)
 
     def step(self) -> list[Output]:
-        """One pass over the answers, one over prompts. What fails is given back with its error."""
+        """One pass over the answers, one over prompts. What fails is given back with its error.
+
+        Raises EngineDead when the device computes nothing any more.
+        """
         outputs, self._failed = self._failed, []
-        with torch.inference_mode():
-            return outputs + self._loop.step()
+        try:
+            with torch.inference_mode():
+                return outputs + self._loop.step()
+        except EngineDead as error:
+            error.untouched = [s for row in self._loop.waiting for s in row.sequences]
+            raise
 
     def ready_at(self, now: float) -> float:
         return now if self._failed or self._loop.waiting or self._loop.running else math.inf
@@ -180,8 +193,8 @@ class TransformersEngine:
     # --- inside ---
 
     def _check(self, submit: Submit) -> None:
-        refuse_grammar(submit)
         self._check_adapter(submit.adapter)
+        self._grammars.check(submit)
 
     def _check_adapter(self, name: str) -> None:
         if name and name not in self._adapters:

@@ -17,11 +17,11 @@ from transformers.utils.logging import set_tqdm_hook
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import TransformersOptions
+from smmf_core.engines.host_memory import is_out_of_memory
 from smmf_core.engines.prompt.text import read_json
 from smmf_core.engines.transformers.config import context_length, in_one_line, model_class
 from smmf_core.engines.transformers.files import stored_tensors, weight_files
 from smmf_core.engines.transformers.memory import check_fits, needed_bytes
-from smmf_core.engines.transformers.passes import is_out_of_memory
 from smmf_core.engines.transformers.place import (
     choose_attention,
     choose_device,

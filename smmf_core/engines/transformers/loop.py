@@ -16,12 +16,13 @@ from functools import partial
 import torch
 
 from smmf_core.engines.base import Output, Sequence
+from smmf_core.engines.host_memory import is_out_of_memory
 from smmf_core.engines.transformers.batch import Batch, Group, Model, Row
 from smmf_core.engines.transformers.cache import Budget
 from smmf_core.engines.transformers.choose import TokenChooser
 from smmf_core.engines.transformers.describe import describe_rows
 from smmf_core.engines.transformers.loose import LooseBatch
-from smmf_core.engines.transformers.passes import compute, is_out_of_memory
+from smmf_core.engines.transformers.passes import compute
 from smmf_core.engines.transformers.plan import Candidate, choose
 from smmf_core.engines.transformers.prefix import PrefixCache
 from smmf_core.engines.transformers.reuse import Reuse
@@ -150,7 +151,8 @@ class Loop:
         self, batch: Batch, rows: list[Row], logits: torch.Tensor, outputs: list[Output]
     ) -> list[tuple[Row, Exception]]:
         """The rows' next tokens; returns the rows that cannot have one."""
-        tokens, logprobs, errors = self._chooser.choose(logits, [row.sequences[0] for row in rows])
+        chosen = self._chooser.choose(logits, [row.sequences[0] for row in rows])
+        tokens, logprobs, errors, ended = chosen
         failed: list[tuple[Row, Exception]] = []
         for index, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             if index in errors:
@@ -158,7 +160,7 @@ class Loop:
                 continue
             row.tokens.append(token)
             best = logprobs[index] if logprobs is not None else None
-            outputs.append(Output(row.sequences[0], token, best))
+            outputs.append(Output(row.sequences[0], token, best, ended=index in ended))
         batch.feed(tokens)
         return failed
 
@@ -283,14 +285,15 @@ class Loop:
         sequences = [sequence for row in rows for sequence in row.sequences]
         if len(places) > len(rows):
             logits = logits[places]
-        tokens, logprobs, errors = self._chooser.choose(logits, sequences)
+        tokens, logprobs, errors, ended = self._chooser.choose(logits, sequences)
         going: dict[int, list[tuple[Sequence, int]]] = {n: [] for n in places}
         for index, (place, sequence) in enumerate(zip(places, sequences, strict=True)):
             if index in errors:
                 outputs.append(self._fail(sequence, errors[index]))
                 continue
             token = int(tokens[index])
-            output = Output(sequence, token, logprobs[index] if logprobs is not None else None)
+            best = logprobs[index] if logprobs is not None else None
+            output = Output(sequence, token, best, ended=index in ended)
             output.prompt_logprobs = rows[place].described
             outputs.append(output)
             going[place].append((sequence, token))

@@ -6,13 +6,13 @@ Owns the estimate; must not load anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 
 from smmf_core.engines import host_memory
 from smmf_core.engines.transformers.files import Stored
 
-GIB = 2**30
 _WHOLE_NAMES = re.compile(r"embed|lm_head|output\.weight$|wte|wpe|norm|bias")  # never quantised
 
 
@@ -29,15 +29,17 @@ def needed_bytes(tensors: list[Stored], dtype: torch.dtype, bits: int = 0) -> in
     return int(total)
 
 
-def check_fits(needed: int, devices: list[torch.device]) -> None:
+def check_fits(needed: int, devices: Sequence[torch.device | str]) -> None:
     """Raises MemoryError when these devices together do not have so many bytes free."""
-    free = sum(free_bytes(device) for device in devices)
-    if needed <= free:
-        return
+    free = sum(free_bytes(torch.device(device)) for device in devices)
     place = " and ".join(str(device) for device in devices)
-    raise MemoryError(
-        f"The weights need {needed / GIB:.2f} GiB, and {place} has {free / GIB:.2f} GiB free."
-    )
+    host_memory.check_weights_fit(needed, free, place)
+
+
+def release_cached() -> None:
+    """Give back what torch keeps of a GPU for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:

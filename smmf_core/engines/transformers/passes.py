@@ -1,6 +1,6 @@
 """A forward pass that finds out which row is at fault when it fails.
 
-Owns what counts as out of memory and as a dead device; must not decide what becomes of a row.
+Owns what counts as a dead device; must not decide what becomes of a row.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 import torch
 
 from smmf_core.engines.base import EngineDead
+from smmf_core.engines.host_memory import is_out_of_memory
 from smmf_core.engines.transformers.batch import Batch
 
-_MEMORY_WORDS = (
-    "not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory",
-)  # fmt: skip
 _DEAD_WORDS = ("device-side assert", "illegal memory access", "unspecified launch failure")
 
 
@@ -28,14 +26,6 @@ class Computed:
 
     def joined(self) -> torch.Tensor:
         return self.logits[0] if len(self.logits) == 1 else torch.cat(self.logits)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in _MEMORY_WORDS
-    )
 
 
 def raise_if_dead(error: Exception) -> None:

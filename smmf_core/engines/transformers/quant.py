@@ -82,12 +82,17 @@ def uncompiled(model: Any) -> None:
 
 
 def need_packages(method: str) -> None:
-    """Raises ValueError when a package is missing that the method computes with."""
-    for name in _PACKAGES.get(_family(method), ()):
+    """Raises ValueError when a package is missing that the method computes with.
+
+    The command keeps torch as it is: the newest of these would bring another build of it.
+    """
+    names = _PACKAGES.get(_family(method), ())
+    for name in names:
         if find_spec(name) is None:
+            kept = f"torch=={torch.__version__.partition('+')[0]}"
             raise ValueError(
                 f"The quantisation {method} needs the package {name}: "
-                f"run `{sys.executable} -m pip install {' '.join(_PACKAGES[_family(method)])}`."
+                f"run `{sys.executable} -m pip install {' '.join(names)} {kept}`."
             )
 
 

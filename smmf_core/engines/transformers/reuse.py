@@ -5,9 +5,9 @@ Owns no tokens itself; must not decide who runs.
 
 from __future__ import annotations
 
+from smmf_core.engines.host_memory import is_out_of_memory
 from smmf_core.engines.transformers.batch import Batch, Group, Row
 from smmf_core.engines.transformers.cache import Part
-from smmf_core.engines.transformers.passes import is_out_of_memory
 from smmf_core.engines.transformers.prefix import MIN_SHARED, Entry, PrefixCache, shared
 
 

@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from smmf_core.engines.base import Logprobs
+from smmf_core.engines.grammar.constraint import Constraint
 from smmf_core.engines.sampling import host_draw
 from smmf_core.engines.sampling.plan import NOT_FINITE, Group, Plan, uniforms
+from smmf_core.engines.sampling.sampler import nothing_left
 from smmf_core.engines.sampling.touched import Touched
 from smmf_core.engines.transformers import draw as torch_draw
 from smmf_core.errors import ApiError
@@ -25,17 +27,19 @@ from smmf_core.messages import Sampling
 
 
 class Chosen(NamedTuple):
-    """`logprobs` is None when no row asks for them. A row with an error has token 0."""
+    """`logprobs` is None when no row asks for them. A row with an error has token 0. `ended`: the
+    places of answers whose form leaves nothing to follow."""
 
     tokens: NDArray[np.int64]
     logprobs: list[Logprobs | None] | None
     errors: dict[int, Exception]  # by the row's place in this call
+    ended: frozenset[int] = frozenset()
 
 
 class _Row:
     """One sequence. `position` counts the tokens of its answer."""
 
-    __slots__ = ("is_banned", "params", "position", "touched")
+    __slots__ = ("bound", "is_banned", "params", "position", "touched")
 
     def __init__(
         self,
@@ -44,8 +48,10 @@ class _Row:
         output: list[int],
         ends: frozenset[int],
         vocab_size: int,
+        bound: Constraint | None,
     ) -> None:
         self.params = params
+        self.bound = bound
         self.position = len(output)
         banned: list[int] = []
         if self.position < params.min_tokens:
@@ -78,10 +84,16 @@ class BatchSampler:
         prompt: list[int],
         output: list[int],
         end_ids: frozenset[int],
+        bound: Constraint | None = None,
     ) -> None:
-        """`output` holds the tokens already generated elsewhere, `end_ids` what ends an answer."""
-        self._rows[row_id] = _Row(params, prompt, output, end_ids, self._vocab_size)
+        """`output` holds the tokens already generated elsewhere, `end_ids` what ends an answer,
+        `bound` the form that it is held to, gone on to where the output ends."""
+        self._rows[row_id] = _Row(params, prompt, output, end_ids, self._vocab_size, bound)
         self._planned = []
+
+    def binds(self, row_ids: Iterable[int]) -> bool:
+        """Whether an answer among these is held to a form."""
+        return any(self._rows[row_id].bound is not None for row_id in row_ids)
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Ids that are not known are let pass."""
@@ -97,6 +109,7 @@ class BatchSampler:
         """
         rows = [self._rows[row_id] for row_id in row_ids]
         plan = self._plan_of(rows, row_ids)
+        failed = plan.fill_masks()
         numbers = self._numbers(rows, plan.plain), self._numbers(rows, plan.cut)
         if _is_hosts(logits):
             host = _on_host(logits)
@@ -105,21 +118,28 @@ class BatchSampler:
         else:
             tokens = torch_draw.choose_tokens(logits, plan, *numbers)
             described = torch_draw.describe_rows(logits, tokens, plan.described)
-        errors = _errors(tokens)
+        errors = {**_errors(tokens, plan), **failed}
+        for place, bound in plan.bound:
+            if place not in errors:
+                try:
+                    bound.accept(int(tokens[place]))
+                except ApiError as error:
+                    errors[place] = error
         for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             if place not in errors:
                 self._go_on(row, token)
         if errors:
             tokens[list(errors)] = 0
+        ended = frozenset(place for place, bound in plan.bound if bound.is_over)
         if not plan.described:
-            return Chosen(tokens, None, errors)
-        return Chosen(tokens, [described.get(place) for place in range(len(rows))], errors)
+            return Chosen(tokens, None, errors, ended)
+        return Chosen(tokens, [described.get(place) for place in range(len(rows))], errors, ended)
 
     def _plan_of(self, rows: list[_Row], row_ids: list[int]) -> Plan:
         if self._planned != row_ids or not self._planned:
             self._plan = Plan()
             for place, row in enumerate(rows):
-                self._plan.add(place, row.params, row.touched, self._vocab_size)
+                self._plan.add(place, row.params, row.touched, self._vocab_size, row.bound)
             self._planned = list(row_ids)
         return self._plan
 
@@ -151,13 +171,12 @@ def _on_host(logits: torch.Tensor) -> NDArray[np.float32]:
     return host
 
 
-def _errors(tokens: NDArray[np.int64]) -> dict[int, Exception]:
+def _errors(tokens: NDArray[np.int64], plan: Plan) -> dict[int, Exception]:
     errors: dict[int, Exception] = {}
     for place in np.flatnonzero(tokens < 0).tolist():
         if tokens[place] == NOT_FINITE:
             text = "the model computed logits that are not finite numbers"
             errors[place] = ValueError(text)
         else:
-            text = "'logit_bias' and 'min_tokens' together leave no token to choose."
-            errors[place] = ApiError("invalid_value", text, "logit_bias")
+            errors[place] = nothing_left(any(place == bound for bound, _ in plan.bound))
     return errors

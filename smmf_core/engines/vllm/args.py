@@ -17,7 +17,8 @@ from typing import Any
 from smmf_core.config import ModelConfig
 from smmf_core.engines.prompt.text import read_json
 
-OWN_KEYS = ("adapters", "chat_template", "in_process")  # of `[engine]`; all others are vLLM's
+# of `[engine]`; all others are vLLM's
+OWN_KEYS = ("adapters", "chat_template", "in_process", "reasoning_format", "tool_format")
 _PARALLEL = (
     "tensor_parallel_size",
     "pipeline_parallel_size",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from smmf_core.engines.grammar.form import is_free, wanted_schema
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
@@ -41,6 +42,8 @@ def check_form(submit: Submit, has_grammars: bool, tool_format: str) -> None:
     if is_forced and tool_format not in (*_TAGGED, *_BARE):
         text = f"Calls in the format {tool_format!r} cannot be forced: use tool_choice 'auto'."
         raise ApiError("unsupported_value", text, param)
+    if not is_free(submit):
+        wanted_schema(submit.response_format or {})
 
 
 def forced_functions(submit: Submit) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ Owns the EngineSpec of a vLLM model; must not run requests.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import vllm
@@ -14,6 +15,8 @@ from smmf_core.config import ModelConfig
 from smmf_core.engines.base import EngineSpec
 from smmf_core.engines.host_memory import free_bytes
 from smmf_core.engines.prompt.side import load_prompt_side
+from smmf_core.engines.transformers.files import stored_tensors, weight_files
+from smmf_core.engines.transformers.memory import check_fits, needed_bytes
 from smmf_core.engines.vllm.adapters import VllmAdapters
 from smmf_core.engines.vllm.args import (
     check_device,
@@ -26,6 +29,8 @@ from smmf_core.engines.vllm.form import check_form
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
+_BITS = {"bitsandbytes": 4, "fp8": 8}  # of a matrix's numbers, quantised while it is loaded
+
 
 def configure(config: ModelConfig, is_async: bool) -> Any:
     """vLLM's configuration. Raises OSError or ValueError in one sentence."""
@@ -33,6 +38,23 @@ def configure(config: ModelConfig, is_async: bool) -> Any:
     check_device(config.deployment.device, current_platform.device_type)
     is_cpu = current_platform.is_cpu()
     return make_config(engine_arguments(config, is_cpu, free_bytes()), is_async)
+
+
+def check_memory(vllm_config: Any) -> None:
+    """Raises MemoryError for weights that do not fit where they are to be loaded.
+
+    Not for a GPU of a core that lives elsewhere: asking CUDA here would keep vLLM from forking.
+    """
+    model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    is_cpu = current_platform.is_cpu()
+    if not is_cpu and parallel.world_size > 1:
+        return
+    try:
+        tensors = stored_tensors(weight_files(Path(model.model)))
+    except (OSError, ValueError):  # of another format, or damaged: vLLM says that
+        return
+    bits = _BITS.get(str(model.quantization), 0)
+    check_fits(needed_bytes(tensors, model.dtype, bits), [current_platform.device_type])
 
 
 def open_adapters(vllm_config: Any) -> VllmAdapters:
@@ -48,7 +70,7 @@ def make_spec(
     model = vllm_config.model_config
     side = load_prompt_side(model_folder(config), config)
     has_grammars = not model.skip_tokenizer_init
-    tool_format = side.adapter.tool_format()
+    tool_format = side.formats.tools
 
     def check(submit: Submit) -> None:
         adapters.check(submit.adapter)
@@ -69,6 +91,8 @@ def make_spec(
         check=check,
         max_sequences=vllm_config.scheduler_config.max_num_seqs,
         stop_strings=side.stop_strings,
+        tool_format=tool_format,
+        reasoning_format=side.formats.thoughts,
     )
     return spec, tool_format
 

@@ -6,6 +6,7 @@ Must not import vLLM.
 from __future__ import annotations
 
 from smmf_core.engines.base import EngineDead, EngineSpec, Sequence, Tokenizer
+from smmf_core.engines.grammar.form import param_of
 from smmf_core.engines.vllm.args import reason
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling
@@ -21,7 +22,7 @@ def refusal(error: Exception, sequence: Sequence) -> Exception:
         return error
     param = getattr(error, "parameter", None)
     if param is None and sequence.submit.response_format is not None:
-        param = "response_format"  # what vLLM's grammars say names nothing
+        param = param_of(sequence.submit.response_format)  # what vLLM's grammars say names nothing
     return ApiError("invalid_value", _sentence(error), param)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from vllm.v1.executor import Executor
 
 from smmf_core.config import ModelConfig
 from smmf_core.engines.base import EngineDead, EngineSpec, Output, Sequence
+from smmf_core.engines.host_memory import is_out_of_memory
+from smmf_core.engines.transformers.memory import release_cached
 from smmf_core.engines.vllm import nan as vllm_nan
 from smmf_core.engines.vllm.args import reason
 from smmf_core.engines.vllm.convert import (
@@ -33,9 +36,11 @@ from smmf_core.engines.vllm.convert import (
     sampling_params,
     token_logprobs,
 )
-from smmf_core.engines.vllm.load import configure, make_spec, open_adapters
+from smmf_core.engines.vllm.load import check_memory, configure, make_spec, open_adapters
 from smmf_core.engines.vllm.refuse import check_sequence, failure, refusal
+from smmf_core.engines.vllm.room import Entry, Room
 from smmf_core.engines.vllm.stats import VllmStats
+from smmf_core.errors import ApiError
 
 _GRAMMAR_WAIT_S = 0.001  # nothing could be scheduled: a grammar is still being compiled
 
@@ -47,13 +52,16 @@ class VllmStepEngine:
 
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
-        self._running: dict[str, tuple[Sequence, Any]] = {}  # by request id; with its adapter
+        self._waiting: deque[Entry] = deque()  # for vLLM to have room
+        self._running: dict[str, Entry] = {}  # vLLM has them, by its ids
         self._failed: list[Output] = []
+        self._room = Room()
 
     def load(self, progress: Callable[[float], None]) -> None:
-        """Raises OSError or ValueError in one sentence."""
+        """Raises OSError, ValueError or MemoryError, in one sentence."""
         progress(0.1)
         config = configure(self._config, is_async=False)
+        check_memory(config)
         progress(0.3)
         try:
             self._client = InprocClient(config, Executor.get_class(config), log_stats=True)
@@ -68,41 +76,48 @@ class VllmStepEngine:
         progress(1.0)
 
     def add(self, sequences: list[Sequence]) -> None:
-        """A sequence that vLLM refuses fails alone, with the next step's outputs."""
+        """A sequence whose adapter is not there fails alone, with the next step's outputs."""
+        now = time.monotonic()
         for sequence in sequences:
-            adapter = None
             try:
                 adapter = self._adapters.take(sequence.submit.adapter)
-                self._add(sequence, adapter)
-            except Exception as error:  # its parameters, its grammar, its adapter
-                self._adapters.give_back(adapter)
-                self._failed.append(Output(sequence, 0, error=refusal(error, sequence)))
+            except ApiError as error:
+                self._failed.append(Output(sequence, 0, error=error))
+                continue
+            self._waiting.append(Entry(sequence, adapter, entered_at=now))
 
     def remove(self, sequences: list[Sequence]) -> None:
-        names = [name for s in sequences if (name := str(s.id)) in self._running]
-        self._client.abort_requests(names)
-        for name in names:
-            self._forget(name)
+        gone = {sequence.id for sequence in sequences}
+        self._failed = [output for output in self._failed if output.sequence.id not in gone]
+        for entry in [entry for entry in self._waiting if entry.sequence.id in gone]:
+            self._waiting.remove(entry)
+            self._let_go(entry)
+        leaving = [entry for entry in self._running.values() if entry.sequence.id in gone]
+        self._client.abort_requests([entry.name for entry in leaving])
+        for entry in leaving:
+            self._forget(entry)
 
     def ready_at(self, now: float) -> float:
-        return now if self._failed or self._has_work() else math.inf
+        return now if self._failed or self._waiting or self._has_work() else math.inf
 
     def step(self) -> list[Output]:
-        """One step of vLLM's. Raises EngineDead when it fails: vLLM does not go on after that."""
+        """One step of vLLM's. A sequence that vLLM refuses fails alone. Raises EngineDead when the
+        step fails for another reason than memory: vLLM does not go on after that."""
+        self._enter()
         outputs, self._failed = self._failed, []
         if not self._has_work():
             return outputs
         try:
             batch = self._client.get_output()
         except Exception as error:
-            raise EngineDead(f"vLLM's engine core failed: {reason(error)}") from error
-        self._stats.note(batch.scheduler_stats)
-        for answer in batch.outputs:
-            if answer.request_id in self._running:
-                self._take(answer, outputs)
-        if not batch.outputs and not self._core.batch_queue:
-            time.sleep(_GRAMMAR_WAIT_S)
-        return outputs
+            text = reason(error)
+            if not is_out_of_memory(error):
+                untouched = self._untouched()
+                raise EngineDead(f"vLLM's engine core failed: {text}", untouched) from error
+        else:
+            self._take_all(batch, outputs)
+            return outputs
+        return outputs + self._relieve(text)  # without the error: it holds the step's tensors
 
     def set_adapters(self, adapters: dict[str, str]) -> None:
         """Raises OSError or ValueError; the former set stays then."""
@@ -124,23 +139,36 @@ class VllmStepEngine:
         return self._stats.metrics()
 
     def close(self) -> None:
+        self._waiting.clear()
         self._running.clear()
         self._client.shutdown()
+
+    # --- into vLLM ---
 
     def _has_work(self) -> bool:
         return bool(self._core.scheduler.has_unfinished_requests() or self._core.batch_queue)
 
-    def _add(self, sequence: Sequence, adapter: Any) -> None:
+    def _enter(self) -> None:
+        while self._waiting and len(self._running) < self._room.most:
+            entry = self._waiting.popleft()
+            try:
+                self._hand_over(entry)
+            except Exception as error:  # its parameters or its grammar
+                self._let_go(entry)
+                self._failed.append(Output(entry.sequence, 0, error=refusal(error, entry.sequence)))
+
+    def _hand_over(self, entry: Entry) -> None:
+        sequence = entry.rest()
         check_sequence(sequence, self.spec)
         ends = self.spec.tokenizer.eos_ids
         params = sampling_params(sequence, ends, self._tool_format)
         prompt = {"type": "token", "prompt_token_ids": sequence.prompt}
         request = self._inputs.process_inputs(
-            str(sequence.id),
+            entry.next_name(),
             prompt,
             params,
             supported_tasks=self._tasks,
-            lora_request=adapter,
+            lora_request=entry.adapter,
             priority=-sequence.submit.priority,
         )
         made, wave = self._core.preprocess_add_request(request)
@@ -148,40 +176,95 @@ class VllmStepEngine:
         if emitted and params.structured_outputs is not None:
             _advance_grammar(made, emitted)
         self._core.add_request(made, wave)
-        self._running[request.request_id] = (sequence, adapter)
+        entry.name = request.request_id
+        self._running[entry.name] = entry
 
-    def _take(self, answer: Any, outputs: list[Output]) -> None:
+    # --- out of vLLM ---
+
+    def _take_all(self, batch: Any, outputs: list[Output]) -> None:
+        self._room.on_step()
+        self._stats.note(batch.scheduler_stats)
+        for answer in batch.outputs:
+            entry = self._running.get(answer.request_id)
+            if entry is not None:
+                self._take(entry, answer, outputs, batch.timestamp)
+        if not batch.outputs and not self._core.batch_queue:
+            time.sleep(_GRAMMAR_WAIT_S)
+
+    def _take(self, entry: Entry, answer: Any, outputs: list[Output], now: float) -> None:
         """Outputs of one request: one token, or several with speculative decoding."""
-        sequence, _ = self._running[answer.request_id]
-        if cached := cached_tokens(answer):
+        sequence = entry.sequence
+        if not entry.made and (cached := cached_tokens(answer)):
             sequence.cached_tokens = min(cached, sequence.prompt_len)
         if answer.events:
-            self._stats.note_events(answer.events)
+            self._stats.note_events(entry, answer.events)
         finish = str(answer.finish_reason) if answer.finished else ""
         error = failure(finish, bool(answer.new_token_ids), answer.num_nans_in_logits)
         if error is not None:
-            self._fail(sequence, answer)
+            self._fail(entry, answer)
             outputs.append(Output(sequence, 0, error=error))
             return
+        if answer.new_token_ids and not entry.tokens:
+            self._stats.note_first(entry, now)
         for row, token in enumerate(answer.new_token_ids):
             outputs.append(_output(sequence, token, answer, row))
+        entry.tokens += len(answer.new_token_ids)
         if finish == "stop":  # the Worker itself ends what is as long as it may be
             outputs[-1].ended = True
         if finish:
-            self._forget(answer.request_id)
+            self._stats.note_end(entry, now)
+            self._forget(entry)
 
-    def _fail(self, sequence: Sequence, answer: Any) -> None:
+    def _fail(self, entry: Entry, answer: Any) -> None:
         nans = answer.num_nans_in_logits
         if nans:
             vllm_nan.drop_prefix(self._core, answer.request_id, answer.finished)
-        self.remove([sequence])
+        self.remove([entry.sequence])
         if nans:
             vllm_nan.clean(self._core)
 
-    def _forget(self, name: str) -> None:
-        _, adapter = self._running.pop(name)
-        if adapter is not None:
-            self._adapters.give_back(adapter)
+    def _relieve(self, text: str) -> list[Output]:
+        """Memory ran out in a step. vLLM is emptied, also of prefixes: it has noted blocks that the
+        step did not compute. A sequence that was alone in the step fails; else all are handed over
+        again, with what they have made, and fewer at a time."""
+        self._stats.note_retry()
+        requests = self._core.scheduler.requests
+        in_step = [r.request_id for r in self._core.scheduler.running]
+        entries = list(self._running.values())
+        for entry in entries:
+            entry.made += requests[entry.name].output_token_ids
+        self._client.abort_requests([entry.name for entry in entries])
+        self._running.clear()
+        self._client.reset_prefix_cache()
+        release_cached()
+        failed: list[Output] = []
+        if len(in_step) <= 1:
+            lost = [entry for entry in entries if entry.name in in_step] or entries
+            entries = [entry for entry in entries if entry not in lost]
+            for entry in lost:
+                self._let_go(entry)
+                failed.append(Output(entry.sequence, 0, error=MemoryError(text)))
+        else:
+            self._room.shrink(len(in_step))
+        self._waiting.extendleft(reversed(entries))
+        return failed
+
+    def _untouched(self) -> list[Sequence]:
+        """Those of which vLLM has computed nothing."""
+        waits = [entry.sequence for entry in self._waiting if not entry.made]
+        for name, entry in self._running.items():
+            request = self._core.scheduler.requests.get(name)
+            if request is not None and not request.num_computed_tokens and not entry.made:
+                waits.append(entry.sequence)
+        return waits
+
+    def _forget(self, entry: Entry) -> None:
+        del self._running[entry.name]
+        self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        if entry.adapter is not None:
+            self._adapters.give_back(entry.adapter)
             self._unload()
 
     def _unload(self) -> None:

@@ -18,7 +18,7 @@ from smmf_core.config import ModelConfig
 from smmf_core.engines.base import EngineDead, EngineSpec, Output, Sequence
 from smmf_core.engines.vllm.args import reason
 from smmf_core.engines.vllm.convert import mapped_logprobs, prompt_rows, sampling_params
-from smmf_core.engines.vllm.load import configure, make_spec, open_adapters
+from smmf_core.engines.vllm.load import check_memory, configure, make_spec, open_adapters
 from smmf_core.engines.vllm.refuse import check_sequence, failure, refusal
 from smmf_core.engines.vllm.stats import VllmStats
 
@@ -34,9 +34,10 @@ class VllmStreamEngine:
         self._loaded: set[int] = set()  # numbers of the adapters that the core has
 
     async def load(self, progress: Callable[[float], None]) -> None:
-        """Raises OSError or ValueError in one sentence."""
+        """Raises OSError, ValueError or MemoryError, in one sentence."""
         progress(0.1)
         config = configure(self._config, is_async=True)
+        check_memory(config)
         progress(0.3)
         try:  # in a thread: it must not bind itself to this event loop, which ends with the loading
             self._llm = await asyncio.to_thread(self._open, config)
@@ -123,7 +124,7 @@ class _Recorder(StatLoggerBase):  # type: ignore[misc]  # vllm is not there to b
     ) -> None:
         self._stats.note(scheduler_stats, engine_idx)
         if iteration_stats is not None:
-            self._stats.note_preemptions(iteration_stats.num_preempted_reqs)
+            self._stats.note_iteration(iteration_stats)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""
