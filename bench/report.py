@@ -69,6 +69,36 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _storm(figures: dict[str, Any]) -> str:
+    failed, requests = sum(figures["errors"].values()), figures["requests"]
+    loads, bound, batches = figures["loads"], figures["bound"], figures["batches"]
+    return (
+        f"{failed} of {requests} failed; {loads} loads (no order can do with less than {bound}; "
+        f"one that knows all wishes, in batches by model: {batches})"
+    )
+
+
+def control_table(results: dict[str, Any]) -> str:
+    """The control plane's figures; what was not measured is left out."""
+    rows: list[Row] = [
+        ("crash", "an idle worker is killed: out of rotation, p99, at most 50 ms",
+         lambda f: f"{f['out_of_rotation_p99_ms']:.0f} ms"),
+        ("crash", "... replaced and ready (echo): at most 1 s",
+         lambda f: f"{f['replaced_p50_ms'] / 1e3:.2f} s (p99 {f['replaced_p99_ms'] / 1e3:.2f} s)"),
+        ("start_instance", "start of an echo instance: at most 0.5 s",
+         lambda f: f"{f['p50_ms'] / 1e3:.2f} s (p99 {f['p99_ms'] / 1e3:.2f} s)"),
+        ("many_models", "`smmf list` of 1,000 models: at most 0.5 s",
+         lambda f: f"{f['list_s']:.2f} s"),
+        ("many_models", "... their snapshot made, sent to a router and taken over: at most 5 ms",
+         lambda f: f"{f['snapshot_made_ms'] + f['snapshot_taken_ms']:.1f} ms"),
+        ("swap_storm", "three models, memory for one, 10 clients at random for 60 s: no failure",
+         _storm),
+    ]  # fmt: skip
+    lines = ["| what | measured |", "|---|---|"]
+    lines += [f"| {what} | {read(results[name])} |" for name, what, read in rows if name in results]
+    return "\n".join(lines)
+
+
 # (engine, against what, at least, key of the ratio at 1, 8 and 32 requests)
 ENGINE_ROWS = [
     ("transformers", "a bare step loop", "0.95", "to_bare_loop"),
@@ -121,7 +151,11 @@ def put(name: str, text: str) -> None:
 
 
 def main() -> int:
-    for name, file, make in (("bench", "serve", table), ("engine-bench", "engines", engine_table)):
+    for name, file, make in (
+        ("bench", "serve", table),
+        ("control-bench", "control", control_table),
+        ("engine-bench", "engines", engine_table),
+    ):
         path = RESULTS / f"{file}.json"
         if path.exists():
             put(name, make(json.loads(path.read_text())))

@@ -129,7 +129,7 @@ def _snapshot() -> Figures:
     made, taken = [], []
     for _ in range(20):
         began = time.perf_counter()
-        encoded = encode(core.registry_message())
+        encoded = encode(core.registry_message(0.0))
         done = time.perf_counter()
         fleet.update(decoder.decode(encoded))
         made.append(done - began)

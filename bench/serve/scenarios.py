@@ -14,8 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.serve.contestants import Contestant, FastApi, SendLoop, Smmf, get
-from bench.serve.loading import loading
-from bench.serve.swap_storm import swap_storm
 from bench.serve.waiting import growth_waiting
 from smmf_core.loadgen import procfs
 from smmf_core.loadgen.exchange import Outcome, request_bytes
@@ -312,6 +310,6 @@ SCENARIOS: dict[str, Callable[[], Figures]] = {
     scenario.__name__: scenario
     for scenario in (
         stream_flat, stream_paced_64, stream_paced_8, unary, first_token, streams_2000,
-        idle_10000, start, memory, growth_models, growth_waiting, loading, swap_storm,
+        idle_10000, start, memory, growth_models, growth_waiting,
     )
 }  # fmt: skip
