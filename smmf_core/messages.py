@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL = 3  # raised when a message changes its meaning or its fields
+PROTOCOL = 4  # raised when a message changes its meaning or its fields
 
 # Kinds of ring records (csrc/FORMAT.md)
-ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL = 1, 2, 3, 4, 5, 6, 7
+ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL, REASONING, TOOL = 1, 2, 3, 4, 5, 6, 7, 8, 9
 Record = tuple[int, int, int, int, int, bytes]
 """A record as its writer gives it: (kind, key, attempt, choice, count, payload)."""
 OVERFLOW = 0  # event of the StreamTable: the client reads too slowly
@@ -76,6 +76,7 @@ class Submit(Message):
     echo: dict[str, Any] | None = None  # the echo engine's settings of this request
     emitted_ids: list[list[int]] | None = None  # per choice: tokens already sent by a lost Worker
     adapter: str = ""  # LoRA adapter: the model was asked for as `base:adapter`
+    parallel_tool_calls: bool = True  # False: one call at most
 
 
 class Embed(Message):
@@ -135,11 +136,28 @@ class TokenBatch(msgspec.Struct, array_like=True, gc=False):
     logprobs: list[TokenLogprob]
 
 
+class ToolDelta(msgspec.Struct, array_like=True, gc=False):
+    """Payload of TOOL, in a list: what is new of one call. `id` and `name` come once, first."""
+
+    index: int  # of the call in its choice
+    id: str
+    name: str
+    arguments: str  # the next piece of their JSON
+
+
+class ToolCall(msgspec.Struct, array_like=True, gc=False):
+    id: str
+    name: str
+    arguments: str  # JSON
+
+
 class Choice(msgspec.Struct, array_like=True, gc=False):
     text: str
     ids: list[int]
     reason: int
     logprobs: list[TokenLogprob] | None = None
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = []
 
 
 class Result(msgspec.Struct, array_like=True, gc=False, tag=True):

@@ -10,7 +10,7 @@ import struct
 from smmf_core.native import _ring
 from smmf_core.native._frames import Frame, StreamTable
 
-ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL = range(1, 8)
+ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL, REASONING, TOOL = range(1, 10)
 STOP, LENGTH = 0, 1
 OVERFLOW = 0
 KEY, ATTEMPT = 7, 1
@@ -26,12 +26,19 @@ CHAT = Frame(
     b"}\n\n",
     REASONS,
     False,
+    (b',"delta":{"thought":"', b'","again":"', b'"},"finish_reason":'),
 )
 COMPLETION = Frame(b',"text":"', b'","finish_reason":', b"", b"}\n\n", REASONS, True)
 
 
 def chat(index: int, text: str) -> bytes:
     delta = f'{{"content":{json.dumps(text, ensure_ascii=False)}}}'
+    return f'data: {{"index":{index},"delta":{delta},"finish_reason":null}}\n\n'.encode()
+
+
+def thought(index: int, text: str) -> bytes:
+    said = json.dumps(text, ensure_ascii=False)
+    delta = f'{{"thought":{said},"again":{said}}}'
     return f'data: {{"index":{index},"delta":{delta},"finish_reason":null}}\n\n'.encode()
 
 
@@ -92,8 +99,8 @@ class Bench:
     ) -> None:
         assert self.writer.write([(kind, key, attempt, choice, count, payload)]) == 1
 
-    def text(self, text: str, choice: int = 0, key: int = KEY) -> None:
-        self.put(TOKENS, choice, 2, struct.pack("<2i", 5, -1) + text.encode(), key)
+    def text(self, text: str, choice: int = 0, key: int = KEY, kind: int = TOKENS) -> None:
+        self.put(kind, choice, 2, struct.pack("<2i", 5, -1) + text.encode(), key)
 
     def drain(self, now: float = 2.0) -> list[tuple[int, int, int, int, bytes]]:
         events: list[tuple[int, int, int, int, bytes]] = []

@@ -21,9 +21,13 @@ namespace smmf {
 // The fixed parts of a dialect's events, shared by its streams. An event of choice i is
 //   text:   prefix i text_open ESCAPED text_close `null` tail
 //   finish: prefix i finish_open reason tail
-// With merge_finish the finish goes into the last text event: `null` becomes the reason.
+//   reasoning: prefix i reasoning_open ESCAPED reasoning_close `null` tail
+// With merge_finish the finish goes into the last text event: `null` becomes the reason. Where
+// reasoning_again is not empty, `reasoning_again ESCAPED` goes before reasoning_close: some clients
+// read the one field, some the other.
 struct Frame {
   std::string text_open, text_close, finish_open, tail;
+  std::string reasoning_open, reasoning_again, reasoning_close;
   std::array<std::string, 4> reasons;
   bool merge_finish = false;
 };
@@ -57,14 +61,26 @@ class Stream {
 
   void Text(uint32_t choice, const char* text, size_t size) {
     if (size == 0) return;
-    OpenEvent(choice);
+    OpenEvent(choice, false);
     AppendJsonEscaped(text, size, &body_);
+  }
+
+  void Reasoning(uint32_t choice, const char* text, size_t size) {
+    if (size == 0) return;
+    OpenEvent(choice, true);
+    AppendJsonEscaped(text, size, &body_);
+  }
+
+  // From here on Python frames this stream's records: it must see them in their order.
+  void GiveUpFrame() {
+    CloseOpenEvent();
+    frame.reset();
   }
 
   void ChoiceEnd(uint32_t choice, uint32_t reason) {
     const std::string& why = frame->reasons[reason & 3];
     if (frame->merge_finish) {
-      OpenEvent(choice);
+      OpenEvent(choice, false);
       CloseEvent(why);
       return;
     }
@@ -128,17 +144,24 @@ class Stream {
     body_.append(prefix).append(digits, static_cast<size_t>(end - digits));
   }
 
-  void OpenEvent(uint32_t choice) {
-    if (event_open_ && open_choice_ == choice) return;
+  void OpenEvent(uint32_t choice, bool is_reasoning) {
+    if (event_open_ && open_choice_ == choice && open_reasoning_ == is_reasoning) return;
     CloseOpenEvent();
     AppendPrefix(choice);
-    body_.append(frame->text_open);
+    body_.append(is_reasoning ? frame->reasoning_open : frame->text_open);
     event_open_ = true;
     open_choice_ = choice;
+    open_reasoning_ = is_reasoning;
+    text_at_ = body_.size();
   }
 
   void CloseEvent(const std::string& reason) {
-    body_.append(frame->text_close).append(reason).append(frame->tail);
+    if (open_reasoning_ && !frame->reasoning_again.empty()) {
+      const std::string text = body_.substr(text_at_);
+      body_.append(frame->reasoning_again).append(text);
+    }
+    body_.append(open_reasoning_ ? frame->reasoning_close : frame->text_close);
+    body_.append(reason).append(frame->tail);
     event_open_ = false;
   }
 
@@ -190,7 +213,9 @@ class Stream {
   std::string raw_, body_;
   bool event_open_ = false;
   bool trailer_out_ = false;
+  bool open_reasoning_ = false;
   uint32_t open_choice_ = 0;
+  size_t text_at_ = 0;  // where the open event's text begins in body_
 };
 
 }  // namespace smmf

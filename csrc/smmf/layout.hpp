@@ -25,6 +25,9 @@ enum Kind : uint8_t {
   kResult = 5,
   kFinish = 6,
   kFail = 7,
+  kReasoning = 8,
+  kTool = 9,
+  kLastKind = kTool,
 };
 
 constexpr uint8_t kMore = 1;       // flag: the logical record continues in the next part

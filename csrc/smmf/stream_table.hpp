@@ -4,7 +4,8 @@
 // Invariants:
 // 1. A record of an unknown key or of another attempt changes nothing; it is counted.
 // 2. A stream is in `dirty_` at most once, and only while it has bytes that may be sent.
-// 3. A stream whose pending bytes exceed max_pending at a record is given up: reported once, then
+// 3. What follows a stream's first TOOL is framed by Python, as that is: in the records' order.
+// 4. A stream whose pending bytes exceed max_pending at a record is given up: reported once, then
 //    all its records are dropped.
 #ifndef SMMF_STREAM_TABLE_HPP_
 #define SMMF_STREAM_TABLE_HPP_
@@ -133,10 +134,11 @@ class StreamTable {
 
   static void Frame(const Record& record, double now, Stream* stream, std::vector<Event>* events) {
     if (record.kind == kAdmit) stream->Admit(now);
-    if (record.kind == kTokens || record.kind == kData) CountTokens(record, now, stream);
+    if (HasTokens(record.kind)) CountTokens(record, now, stream);
     if (record.kind == kResult) stream->last_token_at = now;
     if (record.kind == kChoiceEnd) stream->reason = static_cast<int>(record.count & 3);
-    if (stream->frame != nullptr && record.kind == kTokens) {
+    if (record.kind == kTool && stream->frame != nullptr) stream->GiveUpFrame();
+    if (stream->frame != nullptr && (record.kind == kTokens || record.kind == kReasoning)) {
       Text(record, stream);
     } else if (stream->frame != nullptr && record.kind == kChoiceEnd) {
       stream->ChoiceEnd(record.choice, record.count);
@@ -147,7 +149,14 @@ class StreamTable {
 
   static void Text(const Record& record, Stream* stream) {
     const size_t ids = size_t{record.count} * sizeof(int32_t);
-    if (ids < record.size) stream->Text(record.choice, record.data + ids, record.size - ids);
+    if (ids >= record.size) return;
+    const char* text = record.data + ids;
+    if (record.kind == kTokens) stream->Text(record.choice, text, record.size - ids);
+    if (record.kind == kReasoning) stream->Reasoning(record.choice, text, record.size - ids);
+  }
+
+  static bool HasTokens(uint8_t kind) {
+    return kind == kTokens || kind == kData || kind == kReasoning || kind == kTool;
   }
 
   static void CountTokens(const Record& record, double now, Stream* stream) {

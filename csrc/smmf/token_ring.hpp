@@ -36,7 +36,7 @@ struct Record {
 
 // Whether a writer may be given this record.
 inline bool IsWritable(const Record& record) {
-  if (record.kind <= kPad || record.kind > kFail) return false;
+  if (record.kind <= kPad || record.kind > kLastKind) return false;
   const size_t room =
       IsTerminal(record.kind) ? kTerminalBytes - sizeof(RecordHeader) : kMaxPayloadBytes;
   return record.size <= room;
@@ -241,7 +241,7 @@ class RingReader {
         head_ += size;
         continue;
       }
-      if (header->size < sizeof *header || header->kind > kFail) break;
+      if (header->size < sizeof *header || header->kind > kLastKind) break;
       std::memcpy(&header->key, at + kAlign, sizeof *header - kAlign);
       *payload = reinterpret_cast<const char*>(at) + sizeof *header;
       head_ += size;

@@ -48,11 +48,13 @@ class BaseModelAdapter:
         return ()
 
     def tool_format(self) -> str:
-        """The name of the format in which the model writes tool calls. "": it has none."""
+        """The name of the format in which the model writes tool calls, one of
+        `worker.parse.FORMATS`. "": what its chat template tells."""
         return ""
 
     def reasoning_format(self) -> str:
-        """The name of the format in which the model writes its thoughts. "": it has none."""
+        """The name of the format in which the model writes its thoughts, one of
+        `worker.parse.MARKS`. "": what its chat template tells."""
         return ""
 
     def capabilities(self) -> Sequence[str]:

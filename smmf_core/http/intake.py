@@ -162,6 +162,7 @@ class Intake:
             name = model.name
         else:
             model, adapter = fleet.find_adapter(name)
+        call.model = f"{model.name}:{adapter}" if adapter else model.name
         call.metrics = self._gateway.metrics.model(model.name)
         if model.entry.task != task:
             answers = _PATHS[model.entry.task]

@@ -105,15 +105,12 @@ def _gauges(metrics: Metrics) -> Iterator[Metric]:
         running.add_metric([model], count)
     for model, count in gauges.waiting.items():
         waiting.add_metric([model], count)
-    restarts = CounterMetricFamily("smmf_restarts", "Instances restarted.", labels=["model"])
-    for model, count in gauges.restarts.items():
-        restarts.add_metric([model], count)
     status = GaugeMetricFamily(
         "smmf_model_status", "1 for the state that the model is in.", labels=["model", "status"]
     )
     for model, state in gauges.status.items():
         status.add_metric([model, state], 1)
-    yield from (running, waiting, restarts, status)
+    yield from (running, waiting, status)
     yield CounterMetricFamily("smmf_ring_full", "Times a ring was full.", gauges.ring_full)
     yield CounterMetricFamily(
         "smmf_late_records", "Records of requests that had ended.", gauges.late_records
@@ -133,6 +130,11 @@ def _instances(gauges: Gauges) -> Iterator[Metric]:
     memory = GaugeMetricFamily("smmf_instance_memory_bytes", "Resident memory.", labels=labels)
     for instance, (model, size) in gauges.instance_memory.items():
         memory.add_metric([model, instance], size)
+    restarts = CounterMetricFamily(
+        "smmf_restarts", "Times the instance was started again after its end.", labels=labels
+    )
+    for instance, (model, count) in gauges.restarts.items():
+        restarts.add_metric([model, instance], count)
     load = GaugeMetricFamily(
         "smmf_load_seconds", "From the order to load until it was ready.", labels=labels
     )
@@ -144,7 +146,7 @@ def _instances(gauges: Gauges) -> Iterator[Metric]:
     for model, instance, causes in gauges.alerts.values():
         for cause in causes:
             alerts.add_metric([model, instance, cause], 1)
-    yield from (up, memory, load, alerts, *_gpus(gauges.gpus))
+    yield from (up, memory, restarts, load, alerts, *_gpus(gauges.gpus))
 
 
 def _gpus(gpus: dict[str, tuple[str, dict[str, tuple[float, int]]]]) -> Iterator[Metric]:

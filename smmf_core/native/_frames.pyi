@@ -8,6 +8,8 @@ class Frame:
 
     A text event of choice i is prefix i text_open TEXT text_close `null` tail; a finish event is
     prefix i finish_open reason tail, or with merge_finish the last text event with the reason.
+    `reasoning` is what stands before the text of a thought, between it and the same text again
+    (b"": it comes once), and behind. What follows a stream's first TOOL is left to Python.
     """
 
     def __init__(
@@ -18,6 +20,7 @@ class Frame:
         tail: bytes,
         reasons: tuple[bytes, bytes, bytes, bytes],
         merge_finish: bool,
+        reasoning: tuple[bytes, bytes, bytes] = ...,
     ) -> None: ...
 
 class StreamTable:

@@ -18,6 +18,9 @@ cdef extern from "smmf/stream_table.hpp" namespace "smmf" nogil:
         string text_close
         string finish_open
         string tail
+        string reasoning_open
+        string reasoning_again
+        string reasoning_close
         string reasons[4]
         bool merge_finish
 
@@ -78,7 +81,8 @@ def escape_json(bytes text):
 cdef class Frame:
     cdef shared_ptr[CFrame] c
 
-    def __init__(self, text_open, text_close, finish_open, tail, reasons, merge_finish):
+    def __init__(self, text_open, text_close, finish_open, tail, reasons, merge_finish,
+                 reasoning=(b"", b"", b"")):
         self.c = make_shared[CFrame]()
         cdef CFrame* frame = self.c.get()
         frame.text_open = text_open
@@ -88,6 +92,7 @@ cdef class Frame:
         for i in range(4):
             frame.reasons[i] = reasons[i]
         frame.merge_finish = merge_finish
+        frame.reasoning_open, frame.reasoning_again, frame.reasoning_close = reasoning
 
 
 cdef class StreamTable:

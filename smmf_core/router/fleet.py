@@ -119,7 +119,7 @@ class Fleet:
             return None
         why = f": {entry.reason}" if entry.reason else ""
         text = f"The model '{model.name}' is {entry.state}{why}."
-        return ApiError("model_unavailable", text, "model")
+        return ApiError("model_unavailable", text, "model", entry.retry_in_s or None)
 
     def update(self, registry: Registry) -> list[int]:
         """Take over a new version. Returns the keys of requests that wait for a model which is gone

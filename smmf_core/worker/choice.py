@@ -28,6 +28,11 @@ _NONE: frozenset[int] = frozenset()
 _IDS = [_ID(i) for i in range(_PACKED)]  # most vocabularies' ids, packed once
 
 
+def pack_ids(ids: list[int]) -> bytes:
+    """As TOKENS has them (csrc/FORMAT.md)."""
+    return b"".join(map(_ID, ids))
+
+
 class ChoiceState:
     """Turns a sequence's tokens into records of a stream, or into a Choice of an aggregated answer.
 
@@ -53,6 +58,7 @@ class ChoiceState:
         "stream",
         "tokens",
     )
+    reasoning_tokens = 0
 
     def __init__(self, sequence: Sequence, index: int, tokenizer: Tokenizer) -> None:
         submit, params = sequence.submit, sequence.params
@@ -173,7 +179,7 @@ class ChoiceState:
             batch = encode(TokenBatch(text, ids, described))
             out.append((DATA, self._key, self._attempt, self._index, len(ids), batch))
         else:
-            packed = b"".join(map(_ID, ids)) + text.encode("utf-8", "replace")
+            packed = pack_ids(ids) + text.encode("utf-8", "replace")
             out.append((TOKENS, self._key, self._attempt, self._index, len(ids), packed))
 
     def _drop_stopped(self, text: str) -> None:

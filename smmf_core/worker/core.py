@@ -26,6 +26,8 @@ from smmf_core.native._batcher import Batcher
 from smmf_core.worker.choice import ChoiceState
 from smmf_core.worker.contract import OWN, OpenFacts, RouterKey, Tally
 from smmf_core.worker.prepare import Prompt, make_sequences, read_prompts
+from smmf_core.worker.read_choice import ReadChoice
+from smmf_core.worker.reading import Reading
 
 _U32 = 4
 _NO_USAGE = bytes(_U32)
@@ -89,6 +91,8 @@ class WorkerCore:
         self.left: list[Sequence] = []  # for Engine.remove
         self.tally = Tally()
         self.tokens = 0
+        self._reading = Reading(spec)
+        self._reads_all = bool(spec.reasoning_format)
         self._unadmitted: dict[int, tuple[float, OpenRequest]] = {}  # by serial, oldest first
         self._serial = 0
         self._sequence_id = 0
@@ -134,7 +138,7 @@ class WorkerCore:
     def on_submit(self, router: RouterKey, submit: Submit, now: float) -> None:
         """Prepare and queue; a bad request fails here, before it costs a step."""
         try:
-            prompts = read_prompts(submit, self.spec)
+            prompts = read_prompts(submit, self.spec, self._reading)
             sequences = make_sequences(submit, prompts, self.spec, self._sequence_id)
         except Exception as error:  # a tokenizer may raise anything: that costs one request
             self.out[router].append(self.tally.fail(router, submit, error))
@@ -142,8 +146,13 @@ class WorkerCore:
         self._sequence_id += len(sequences)
         self._serial += 1
         request = OpenRequest(self._serial, router, self.out[router], submit, prompts, now)
+        is_read = self._reads_all or submit.tools is not None
+        is_read = is_read and self._reading.applies(submit)
         for index, sequence in enumerate(sequences):
-            choice = ChoiceState(sequence, index, self.spec.tokenizer)
+            if is_read:
+                choice = self._read_choice(sequence, index, prompts[0].in_thought)
+            else:
+                choice = ChoiceState(sequence, index, self.spec.tokenizer)
             request.choices.append(choice)
             self._choices[sequence.id] = (request, choice)
             if submit.emitted_ids and index < len(submit.emitted_ids):
@@ -263,6 +272,11 @@ class WorkerCore:
 
     # --- inside ---
 
+    def _read_choice(self, sequence: Sequence, index: int, in_thought: bool) -> ChoiceState:
+        reading = self._reading
+        chain = reading.chain(sequence.submit, index, in_thought)
+        return ReadChoice(sequence, index, self.spec.tokenizer, chain, reading.marks)
+
     def _begin(self, request: OpenRequest) -> None:
         request.awaits_first = False
         if request.router != OWN:
@@ -296,12 +310,13 @@ class WorkerCore:
         if not submit.stream:
             payload = encode(Result([choice.result() for choice in request.choices]))
             out.append((RESULT, submit.key, submit.attempt, 0, 0, payload))
-        completion = cached = 0
+        completion = cached = reasoning = 0
         for choice in request.choices:
             completion += choice.tokens
+            reasoning += choice.reasoning_tokens
             cached += choice.sequence.cached_tokens
         cached = min(cached, request.prompt_tokens)
-        usage = (request.prompt_tokens, completion, cached, 0)
+        usage = (request.prompt_tokens, completion, cached, reasoning)
         payload = b"".join(value.to_bytes(_U32, "little") for value in usage)
         out.append((FINISH, submit.key, submit.attempt, 0, 0, payload))
         self._close(request)

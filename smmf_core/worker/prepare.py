@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from smmf_core.engines.base import EngineSpec, Sequence
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
+from smmf_core.worker.reading import Reading
 
 _SEED_MASK = (1 << 64) - 1
 
@@ -20,17 +21,23 @@ _SEED_MASK = (1 << 64) - 1
 class Prompt:
     ids: list[int]
     text: str  # for completions' `echo`; empty when it is not asked for
+    in_thought: bool = False  # it opens a thought in which the answer begins
 
 
-def read_prompts(submit: Submit, spec: EngineSpec) -> list[Prompt]:
+def read_prompts(submit: Submit, spec: EngineSpec, reading: Reading) -> list[Prompt]:
     """Tokenise all prompts. Raises ApiError: `context_length_exceeded`, or a template's refusal."""
     spec.check(submit)
+    if submit.tool_choice is not None:
+        reading.check(submit)
     _check_token_ids(submit, spec.tokenizer.vocab_size)
     if submit.messages is not None:
         if spec.chat_template is None:
             raise ApiError("unsupported_value", "This model has no chat template.", "messages")
         text = spec.chat_template.render(submit)
-        prompts = [Prompt(spec.tokenizer.encode(text, add_special=False), "")]
+        ids = spec.tokenizer.encode(text, add_special=False)
+        prompts = [Prompt(ids, "")]
+        if spec.reasoning_format:
+            prompts[0].in_thought = reading.ends_in_thought(text, submit)
     else:
         prompts = [_read_prompt(prompt, submit, spec) for prompt in submit.prompts or []]
     where = "messages" if submit.messages is not None else "prompt"

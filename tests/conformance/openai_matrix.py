@@ -194,6 +194,21 @@ _CHAT: list[tuple[dict[str, Any], str, str | None]] = [
         "invalid_type",
         "tools[0].function.parameters",
     ),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]},
+        "invalid_type",
+        "tools[0].function.strict",
+    ),
+    (
+        _message({"role": "assistant", "content": "x", "reasoning_content": 5}),
+        "invalid_type",
+        "messages[1].reasoning_content",
+    ),
+    (
+        _message({"role": "assistant", "content": "x", "reasoning": ["x"]}),
+        "invalid_type",
+        "messages[1].reasoning",
+    ),
     ({"tool_choice": "auto"}, "invalid_value", "tool_choice"),
     ({"tools": [], "tool_choice": "auto"}, "invalid_value", "tool_choice"),
     ({"tools": [TOOL], "tool_choice": "maybe"}, "invalid_value", "tool_choice"),

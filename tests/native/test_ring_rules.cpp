@@ -181,7 +181,7 @@ bool broken_records_are_refused() {
   CHECK(is_refused({41, kTokens, 0, 0, 1, 0, 0}, 72));                 // beyond tail
   CHECK(is_refused({4096, kTokens, 0, 0, 1, 0, 0}, 4096));             // beyond the ring's end
   CHECK(is_refused({0xffffffff, kTokens, 0, 0, 1, 0, 0}, 64));         // rounds up to 0 in 32 bits
-  CHECK(is_refused({32, 8, 0, 0, 1, 0, 0}, 64));                       // unknown kind
+  CHECK(is_refused({32, 10, 0, 0, 1, 0, 0}, 64));                      // unknown kind
   CHECK(is_refused({40, smmf::kPad, 0, 0, 1, 0, 0}, 64));              // pads beyond tail
   CHECK(is_refused({0, smmf::kPad, 0, 0, 1, 0, 0}, 64));               // pads for ever
   CHECK(is_refused({32, kTokens, kContinues, 0, 1, 0, 0}, 64));        // continues nothing

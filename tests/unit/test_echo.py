@@ -79,7 +79,7 @@ def test_tools_are_called_with_valid_arguments() -> None:
     ]
     choice = {"type": "function", "function": {"name": "f1"}}
     rig.submit(tools=tools, tool_choice=choice)
-    found = re.fullmatch(r"<tool_call>(.*)</tool_call>", text_of(rig.run()))
+    found = re.fullmatch(r"<tool_call>\n(.*)\n</tool_call>", text_of(rig.run()))
     assert found is not None
     call = json.loads(found[1])
     assert call["name"] == "f1"

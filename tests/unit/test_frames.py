@@ -16,13 +16,16 @@ from streams import (
     HEAD,
     KEY,
     LENGTH,
+    REASONING,
     STOP,
     TOKENS,
+    TOOL,
     Bench,
     chat,
     chat_end,
     chunk,
     completion,
+    thought,
 )
 
 
@@ -88,6 +91,37 @@ def test_two_choices_interleave_and_only_neighbours_merge(bench: Bench) -> None:
     bench.put(CHOICE_END, 0)
     body = chat(0, "ab") + chat(1, "x") + chat(0, "c") + chat(12, "yz") + chat_end(0)
     assert bench.wire() == chunk(body)
+
+
+def test_thoughts_have_events_of_their_own(bench: Bench) -> None:
+    bench.open(head=b"")
+    bench.text('Hm "so"', kind=REASONING)
+    bench.text("\n", kind=REASONING)
+    bench.text("Four")
+    bench.text("?", kind=REASONING)
+    body = thought(0, 'Hm "so"\n') + chat(0, "Four") + thought(0, "?")
+    assert bench.wire() == chunk(body)
+    bench.text("!", kind=REASONING)
+    bench.put(CHOICE_END, 0)
+    assert bench.wire() == chunk(thought(0, "!") + chat_end(0))
+    assert bench.table.emitted(KEY) == (True, 10)
+
+
+def test_from_a_call_on_python_frames_the_stream(bench: Bench) -> None:
+    """Else what comes in the same turn as a call would overtake it."""
+    bench.open(head=b"")
+    bench.text("a")
+    bench.put(TOOL, count=3, payload=b"call")
+    bench.text("b")
+    bench.text("c", kind=REASONING)
+    bench.put(CHOICE_END, count=2)
+    assert [(kind, count) for _, kind, _, count, _ in bench.drain()] == [
+        (TOOL, 3), (TOKENS, 2), (REASONING, 2), (CHOICE_END, 2),
+    ]  # fmt: skip
+    bench.table.append(KEY, b"call\n\n", False)
+    assert bench.wire() == chunk(chat(0, "a") + b"call\n\n")
+    assert bench.table.emitted(KEY) == (True, 9)
+    assert bench.table.stats(KEY)[-1] == 2
 
 
 def test_tokens_without_text_make_no_event_but_count(bench: Bench) -> None:

@@ -176,6 +176,13 @@ def test_reasoning_and_unknown_keys_of_messages_pass() -> None:
     ]  # fmt: skip
 
 
+def test_no_choice_means_that_the_model_does_not_see_the_tools() -> None:
+    assert chat(tools=[TOOL], tool_choice="none").submit.tools is None
+    assert chat(tools=[TOOL]).submit.parallel_tool_calls is True
+    assert chat(tools=[TOOL], parallel_tool_calls=None).submit.parallel_tool_calls is True
+    assert chat(tools=[TOOL], parallel_tool_calls=False).submit.parallel_tool_calls is False
+
+
 def test_empty_tools_are_no_tools() -> None:
     assert chat(tools=[]).submit.tools is None
     assert chat(response_format={"type": "text"}).submit.response_format is None

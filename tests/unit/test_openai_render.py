@@ -17,12 +17,16 @@ from smmf_core.messages import (
     ADMIT,
     CHOICE_END,
     LENGTH,
+    REASONING,
     STOP,
     TOKENS,
+    TOOL_CALLS,
     Choice,
     Result,
     TokenBatch,
     TokenLogprob,
+    ToolCall,
+    ToolDelta,
     Usage,
 )
 from smmf_core.native import _ring
@@ -335,6 +339,64 @@ def test_completion_offsets_go_on_in_a_stream() -> None:
     body = b"".join(render.tokens(0, part, None) for part in parts)
     offsets = [event["choices"][0]["logprobs"]["text_offset"] for event in events(body)]
     assert offsets == [[0], [1]]
+
+
+# --- thoughts and calls of tools ---
+
+CALLS = [ToolCall("call_a", "add", '{"a": "é"}'), ToolCall("call_b", "f", "{}")]
+
+
+def message(choice: Choice) -> Any:
+    return json.loads(renderer().response(Result([choice]), USAGE))["choices"][0]
+
+
+def test_a_message_with_calls_only_has_no_content() -> None:
+    found = message(Choice("", [], TOOL_CALLS, tool_calls=CALLS))
+    assert found["finish_reason"] == "tool_calls"
+    assert found["message"]["content"] is None
+    assert found["message"]["tool_calls"] == [
+        {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+        for c in CALLS
+    ]
+    assert "reasoning" not in found["message"]
+
+
+def test_a_message_with_thoughts_has_them_under_both_names() -> None:
+    found = message(Choice("four", [], STOP, reasoning="Hm\n"))["message"]
+    assert (found["content"], found["reasoning"], found["reasoning_content"]) == (
+        "four", "Hm\n", "Hm\n",
+    )  # fmt: skip
+    assert "tool_calls" not in found
+    assert message(Choice("", [], LENGTH, reasoning="Hm"))["message"]["content"] == ""
+
+
+def test_calls_in_a_stream_say_who_they_are_once() -> None:
+    deltas = [
+        ToolDelta(1, "call_b", "f", ""),
+        ToolDelta(1, "", "", '{"a'),
+        ToolDelta(1, "", "", ""),
+    ]
+    found = events(renderer(**STREAM_USAGE).tool_deltas(2, deltas, None))
+    assert [event["choices"][0]["delta"] for event in found] == [
+        {"tool_calls": [{
+            "index": 1, "id": "call_b", "type": "function",
+            "function": {"name": "f", "arguments": ""},
+        }]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": '{"a'}}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": ""}}]},
+    ]  # fmt: skip
+    for event in found:
+        assert (event["choices"][0]["index"], event["usage"]) == (2, None)
+        assert event["choices"][0]["finish_reason"] is None
+
+
+def test_thoughts_in_a_stream_are_framed_alike_here_and_natively(native: MakeNative) -> None:
+    render = renderer(stream=True)
+    said = 'Hm "so" é\n'
+    sent = events(native(render).sent(ADMITTED, (REASONING, 0, 1, bytes(4) + said.encode())))
+    assert sent[1:] == events(render.reasoning(0, said, None))
+    (choice,) = sent[1]["choices"]
+    assert choice == chat_choice(0, {"reasoning_content": said, "reasoning": said})
 
 
 # --- models ---

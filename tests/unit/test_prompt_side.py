@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from smmf_core.engines.prompt.side import PromptSide, load_prompt_side
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
 from smmf_core.worker.prepare import make_sequences, read_prompts
+from smmf_core.worker.reading import Reading
 
 USER = [{"role": "user", "content": "the fox"}]
 
@@ -99,10 +101,10 @@ def test_without_any_template_completions_work_and_chat_is_refused(tmp_path: Pat
     assert side.capabilities == ["completion"]
     spec = EngineSpec(64, side.tokenizer, side.chat_template)
     with pytest.raises(ApiError, match="no chat template") as caught:
-        read_prompts(chat(), spec)
+        read_prompts(chat(), spec, Reading(spec))
     assert (caught.value.code, caught.value.param) == ("unsupported_value", "messages")
     completion = Submit(1, 0, "r", "m", True, 1, None, ["the fox"], Sampling())
-    assert read_prompts(completion, spec)[0].ids
+    assert read_prompts(completion, spec, Reading(spec))[0].ids
 
 
 def test_stop_tokens_of_the_family_that_the_tokenizer_has(tmp_path: Path) -> None:
@@ -127,11 +129,72 @@ def test_stop_strings_end_chats_only(tmp_path: Path) -> None:
     side = side_of(make_folder(tmp_path, "falcon-7b-instruct", model_type="falcon"))
     spec = EngineSpec(64, side.tokenizer, side.chat_template, stop_strings=side.stop_strings)
     request = chat(stop=["x"])
-    sequences = make_sequences(request, read_prompts(request, spec), spec, 0)
+    sequences = make_sequences(request, read_prompts(request, spec, Reading(spec)), spec, 0)
     assert [sequence.params.stop for sequence in sequences] == [["x", "\nUser:"]] * 2
     completion = Submit(1, 0, "r", "m", True, 1, None, ["the fox"], Sampling(stop=["x"]))
-    (sequence,) = make_sequences(completion, read_prompts(completion, spec), spec, 0)
+    (sequence,) = make_sequences(completion, read_prompts(completion, spec, Reading(spec)), spec, 0)
     assert sequence.params.stop == ["x"]
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+
+
+def formats_with(tmp_path: Path, template: str, name: str = "m", **engine: Any) -> Any:
+    tmp_path.mkdir(exist_ok=True)
+    folder = make_folder(tmp_path, name)
+    (folder / "chat_template.jinja").write_text(template)
+    model = Model(name="m", backend="reference", path=str(folder))
+    return load_prompt_side(folder, ModelConfig(model=model, engine=engine))
+
+
+def test_formats_of_calls_and_thoughts(tmp_path: Path) -> None:
+    side = side_of(make_folder(tmp_path, "Qwen3-4B", model_type="qwen3"))
+    assert side.formats == ("hermes", "qwen3")
+    assert side.capabilities == ["completion", "chat", "tools", "reasoning"]
+    marked = "{{ tools }}<tool_call>\n{...}</tool_call>"
+    escaped = marked.replace("\n", "\\n")
+    for number, template in enumerate((escaped, "{{ tools }}[TOOL_CALLS]</think>")):
+        found = formats_with(tmp_path / str(number), template)
+        assert found.formats == (("hermes", ""), ("mistral", "qwen3"))[number]
+        assert "tools" in found.capabilities
+    given = {"tool_format": "phi", "reasoning_format": "none"}
+    assert formats_with(tmp_path / "own", "{{ tools }}</think>", **given).formats == ("phi", "")
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^tool_format 'xml' is not known: there are hermes"):
+        formats_with(tmp_path, "{{ tools }}", tool_format="xml")
+
+
+def test_marks_that_are_special_tokens_are_known(tmp_path: Path) -> None:
+    tokenizer = side_of(make_folder(tmp_path, "m", "[TOOL_CALLS]")).tokenizer
+    spec = EngineSpec(64, tokenizer, None, tool_format="mistral")
+    assert Reading(spec).marks == {tokenizer.token_id("[TOOL_CALLS]"): b"[TOOL_CALLS]"}
+
+
+def test_a_template_without_tools_is_told_of_them_in_words(tmp_path: Path) -> None:
+    source = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    side = formats_with(tmp_path, source)
+    assert side.formats == ("hermes", "")
+    assert side.capabilities == ["completion", "chat"]
+    assert side.chat_template is not None
+    call = {"id": "a", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    request = chat()
+    request.tools = TOOLS
+    request.messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "", "tool_calls": [call, call]},
+        {"role": "tool", "tool_call_id": "a", "content": "2"},
+        {"role": "tool", "tool_call_id": "a", "content": "2"},
+    ]
+    text = side.chat_template.render(request)
+    assert text.startswith("[system] Be brief.\n[user] You can call these functions:\n")
+    assert json.dumps(TOOLS[0]["function"]) in text
+    said = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    heard = "<tool_response>\n2\n</tool_response>"
+    assert text.endswith(f"\n\n1 + 1?\n[assistant] {said}\n{said}\n[user] {heard}\n{heard}\n")
+    assert request.messages[1]["content"] == "1 + 1?"
 
 
 def test_no_tokenizer_at_all(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def _check_role(i: int, role: str, message: Message) -> None:
         raise _absent_or_not_string(f"messages[{i}].tool_call_id", message.get("tool_call_id"))
     if role == "function" and not isinstance(message.get("name"), str):
         raise _absent_or_not_string(f"messages[{i}].name", message.get("name"))
+    if role == "assistant":
+        for key in ("reasoning_content", "reasoning"):
+            thought = message.get(key)
+            if thought is not None and not isinstance(thought, str):
+                raise invalid_type(f"messages[{i}].{key}", "a string", thought)
     calls = message.get("tool_calls")
     if calls is None:
         message.pop("tool_calls", None)

@@ -88,11 +88,12 @@ def _finish_chat(body: ChatBody, defaults: dict[str, Any], draw_seed: Callable[[
         add_generation_prompt=not body.continue_final_message if add_prompt is None else add_prompt,
         continue_final_message=body.continue_final_message is True,
         template_args=_template_args(body),
-        tools=body.tools,
+        tools=None if body.tool_choice == "none" else body.tools,
         tool_choice=body.tool_choice,
         response_format=body.response_format,
         priority=body.priority or 0,
         echo=body.smmf_echo,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
     )
     size = 0
     for message in body.messages:

@@ -20,6 +20,7 @@ from smmf_core.messages import (
     Result,
     TokenBatch,
     TokenLogprob,
+    ToolDelta,
     Usage,
 )
 from smmf_core.native._frames import Frame
@@ -51,6 +52,7 @@ class _Dialect:
             self.text, self.empty = b',"delta":{"content":%b},', b',"delta":{},'
             role = b',"delta":{"role":"assistant","content":"","refusal":null},'
             self.role = role + b'"logprobs":null,"finish_reason":null' + self.tail
+            self.thought = b',"delta":{"reasoning_content":%b,"reasoning":%b},'
         else:
             self.id_prefix, self.chunk, self.whole = (
                 b"cmpl-",
@@ -58,7 +60,7 @@ class _Dialect:
                 b"text_completion",
             )
             self.text, self.empty = b',"text":%b,', b',"text":"",'
-            self.role = b""
+            self.role = self.thought = b""
         before, _, after = self.text.partition(b"%b")
         close = b'"logprobs":null,"finish_reason":'
         self.frame = Frame(
@@ -68,8 +70,16 @@ class _Dialect:
             self.tail,
             _REASONS,
             not self.is_chat,
+            self._around_thought(close),
         )
         self.no_op = self.empty + close + _NULL + self.tail
+
+    def _around_thought(self, close: bytes) -> tuple[bytes, bytes, bytes]:
+        """Of a thought's text, which goes into both fields."""
+        if not self.thought:
+            return b"", b"", b""
+        before, again, after = self.thought.split(b"%b")
+        return before + b'"', b'"' + again + b'"', b'"' + after + close
 
 
 _DIALECTS = {(d, usage): _Dialect(d, usage) for d in (CHAT, COMPLETION) for usage in (False, True)}
@@ -142,6 +152,16 @@ class Renderer:
             logprobs = self._logprobs(choice, batch.logprobs, ends_broken(batch.text))
         return self._event(choice, self._dialect.text % _encode(batch.text), logprobs, _NULL, usage)
 
+    def reasoning(self, choice: int, text: str, usage: Usage | None) -> bytes:
+        """An event of a thought that is not framed natively."""
+        thought = _encode(text)
+        return self._event(choice, self._dialect.thought % (thought, thought), _NULL, _NULL, usage)
+
+    def tool_deltas(self, choice: int, deltas: list[ToolDelta], usage: Usage | None) -> bytes:
+        """What is new of calls, an event each: `id`, `type` and `name` come once, first."""
+        bodies = [b',"delta":{"tool_calls":[%b]},' % _tool_delta(delta) for delta in deltas]
+        return b"".join([self._event(choice, body, _NULL, _NULL, usage) for body in bodies])
+
     def choice_end(self, choice: int, reason: int, usage: Usage | None) -> bytes:
         """The finish event of one choice."""
         return self._event(choice, self._dialect.empty, _NULL, _REASONS[reason], usage)
@@ -172,10 +192,13 @@ class Renderer:
             logprobs = self._logprobs(index, choice.logprobs, True)
         reason = _REASONS[choice.reason]
         if self._dialect.is_chat:
+            more = b""
+            if choice.reasoning or choice.tool_calls:
+                text, more = _read(choice)
             return (
                 b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":null,'
-                b'"annotations":[]},"logprobs":%b,"finish_reason":%b}'
-            ) % (index, text, logprobs, reason)
+                b'"annotations":[]%b},"logprobs":%b,"finish_reason":%b}'
+            ) % (index, text, more, logprobs, reason)
         return b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}' % (
             index, text, logprobs, reason,
         )  # fmt: skip
@@ -186,6 +209,34 @@ class Renderer:
             writer = self._writers[choice] = LogprobWriter()
         write = writer.chat if self._dialect.is_chat else writer.completion
         return write(described, is_last)
+
+
+def _tool_delta(delta: ToolDelta) -> bytes:
+    arguments = _encode(delta.arguments)
+    if not delta.id:
+        return b'{"index":%d,"function":{"arguments":%b}}' % (delta.index, arguments)
+    return (b'{"index":%d,"id":%b,"type":"function","function":{"name":%b,"arguments":%b}}') % (
+        delta.index,
+        _encode(delta.id),
+        _encode(delta.name),
+        arguments,
+    )
+
+
+def _read(choice: Choice) -> tuple[bytes, bytes]:
+    """(the content, the message's other fields) of an answer with thoughts or calls."""
+    more = b""
+    if choice.reasoning:
+        thought = _encode(choice.reasoning)
+        more = b',"reasoning_content":%b,"reasoning":%b' % (thought, thought)
+    if choice.tool_calls:
+        calls = [
+            b'{"id":%b,"type":"function","function":{"name":%b,"arguments":%b}}'
+            % (_encode(call.id), _encode(call.name), _encode(call.arguments))
+            for call in choice.tool_calls
+        ]
+        more += b',"tool_calls":[%b]' % b",".join(calls)
+    return _NULL if choice.tool_calls and not choice.text else _encode(choice.text), more
 
 
 def _usage(usage: Usage) -> bytes:

@@ -32,6 +32,7 @@ def check_tools(tools: list[Object] | None) -> list[Object] | None:
         for key, types, words in (
             ("description", str, "a string"),
             ("parameters", dict, "an object"),
+            ("strict", bool, "a boolean"),
         ):
             value = function.get(key)
             if value is not None and not isinstance(value, types):

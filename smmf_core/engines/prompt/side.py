@@ -14,6 +14,8 @@ from smmf_core.config import ModelConfig
 from smmf_core.engines.prompt.slow_tokenizer import FolderTokenizer, load_slow_tokenizer
 from smmf_core.engines.prompt.template import ChatTemplate, load_chat_template
 from smmf_core.engines.prompt.text import load_tokenizer, read_json, special_tokens
+from smmf_core.engines.prompt.told_tools import FORM
+from smmf_core.worker.parse import FORMATS, MARKS
 
 NO_FORMAT = "none"  # as `[engine]` says it
 _TOOL_MARKS = (
@@ -121,12 +123,20 @@ def stop_ids_of(tokenizer: FolderTokenizer, adapter: BaseModelAdapter) -> frozen
 def formats_of(
     config: ModelConfig, template: ChatTemplate | None, adapter: BaseModelAdapter
 ) -> Formats:
-    """1. What `[engine]` says. 2. What the adapter says. 3. What the template's marks tell."""
+    """1. What `[engine]` says. 2. Of a template without tools, how they are told instead. 3. What
+    the adapter says. 4. What the template's marks tell. Raises ValueError for an unknown one."""
     source = template.source if template is not None else ""
-    tools = config.engine.get("tool_format") or adapter.tool_format()
+    is_told = template is not None and not template.shows_tools
+    tools = config.engine.get("tool_format") or (FORM if is_told else adapter.tool_format())
     thoughts = config.engine.get("reasoning_format") or adapter.reasoning_format()
     tools = tools or next((name for mark, name in _TOOL_MARKS if mark in source), "")
     thoughts = thoughts or next((name for mark, name in _THOUGHT_MARKS if mark in source), "")
+    for key, name, known in (
+        ("tool_format", tools, FORMATS),
+        ("reasoning_format", thoughts, MARKS),
+    ):
+        if name and name != NO_FORMAT and name not in known:
+            raise ValueError(f"{key} {name!r} is not known: there are {', '.join(known)}.")
     return Formats(*("" if name == NO_FORMAT else name for name in (tools, thoughts)))
 
 
@@ -136,6 +146,6 @@ def capabilities_of(
     found = ["completion"]
     if template is not None:
         found.append("chat")
-        found += ["tools"] if formats.tools else []
+        found += ["tools"] if formats.tools and template.shows_tools else []
         found += ["reasoning"] if formats.thoughts else []
     return [*found, *adapter.capabilities()]

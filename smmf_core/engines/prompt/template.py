@@ -18,6 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from smmf_core.engines.prompt.text import read_json, special_tokens
+from smmf_core.engines.prompt.told_tools import with_tools
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
@@ -59,10 +60,17 @@ class ChatTemplate:
         """All that it may write."""
         return "\n".join(self._sources.values())
 
+    @property
+    def shows_tools(self) -> bool:
+        """Whether it has words for tools. If not, they are told_tools'."""
+        return "tools" in self.source
+
     def render(self, submit: Submit) -> str:
         """The prompt of `submit.messages`. Raises ApiError (param `messages`) when it has none."""
         name = "tool_use" if submit.tools and "tool_use" in self._sources else "default"
         messages = [_message(m, self._sources[name]) for m in submit.messages or []]
+        if submit.tools and not self.shows_tools:
+            messages = with_tools(messages, submit.tools)
         if submit.continue_final_message:
             _mark_final(messages)
         variables = {
