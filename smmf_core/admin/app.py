@@ -42,8 +42,6 @@ def create(shell: ControllerShell) -> Litestar:
         *logs.HANDLERS,
         *router.HANDLERS,
         *aliases.HANDLERS,
-        *logs.HANDLERS,
-        *router.HANDLERS,
         post_shutdown,
     ]
     return Litestar(

@@ -10,10 +10,12 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from smmf_core.admin.wording import wrong_field
+from smmf_core.controller.verbs import MAX_REPLICAS
 from smmf_core.errors import ApiError
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_REPLICAS)]
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -31,7 +33,7 @@ class Wait(Body):
 class Start(Wait):
     """`replicas`: as scaling would set it."""
 
-    replicas: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=MAX_REPLICAS)] | None = None
 
 
 class Stop(Body):
@@ -85,7 +87,8 @@ def read(kind: type[B], data: dict[str, Any] | None) -> B:
     try:
         return msgspec.convert(data or {}, kind)
     except msgspec.ValidationError as error:
-        raise ApiError("bad_request", str(error)) from None
+        known = [field.encode_name for field in msgspec.structs.fields(kind)]
+        raise ApiError("bad_request", wrong_field(str(error), known=known)) from None
 
 
 def describe(what: str, verbs: Mapping[str, type[Body]]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from litestar import Request, Response
@@ -15,6 +16,8 @@ from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import ExceptionHandlersMap
 
+from smmf_core.admin.rows import is_shown
+from smmf_core.admin.wording import wrong_field
 from smmf_core.config.problems import nearest
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.errors import ApiError, ConfigError, ControlError
@@ -55,9 +58,9 @@ def _hint(shell: ControllerShell, name: str) -> str:
     try:
         model = shell.core.registry.find(name)
     except ControlError:
-        return nearest(name, [child.name for child in shell.core.workers()])
-    instances = ", ".join(child.name for child in shell.core.replicas(model)) or "none"
-    return f"; {name} is a model, its instances: {instances}"
+        return nearest(name, [child.name for child in shell.core.workers() if is_shown(child)])
+    instances = [child.name for child in shell.core.replicas(model) if is_shown(child)]
+    return f"; {name} is a model, its instances: {', '.join(instances) or 'none'}"
 
 
 def _answer(error: ApiError) -> Response[bytes]:
@@ -81,8 +84,14 @@ def _on_config_error(_: Request[Any, Any, Any], error: ConfigError) -> Response[
 
 
 def _on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    extra = f": {error.extra}" if error.extra else ""
-    return _answer(ApiError(_CODES.get(error.status_code, "bad_request"), f"{error.detail}{extra}"))
+    text = "; ".join(_words(error.extra)) or error.detail
+    return _answer(ApiError(_CODES.get(error.status_code, "bad_request"), text))
+
+
+def _words(problems: Any) -> Iterator[str]:
+    """Of a body or a query that Litestar refused."""
+    for problem in problems if isinstance(problems, list) else []:
+        yield wrong_field(str(problem.get("message", "")), str(problem.get("key", "")))
 
 
 def _on_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -12,7 +12,9 @@ from litestar import get
 from litestar.datastructures import State
 from litestar.params import Parameter
 
+from smmf_core.config.problems import nearest
 from smmf_core.controller.shell import ControllerShell, Event
+from smmf_core.errors import ApiError
 
 POLL_S = 0.05
 MAX_WAIT_S = 60.0
@@ -43,14 +45,22 @@ async def get_events(
 
 
 def _names(shell: ControllerShell, instance: str | None, model: str | None) -> set[str] | None:
-    """Whose events: None is everyone's. A model's are its own and its replicas'."""
+    """Whose events: None is everyone's. A model's are its own and its replicas'.
+
+    Raises ApiError for what is neither there nor has been: nothing would ever come.
+    """
     if instance is None and model is None:
         return None
-    names = {name for name in (instance, model) if name is not None}
+    asked = {name for name in (instance, model) if name is not None}
     found = next((m for m in shell.core.registry if model in (m.name, *m.aliases)), None)
     if found is not None:
-        names |= {found.name, *(child.name for child in shell.core.replicas(found))}
-    return names
+        return asked | {found.name, *(child.name for child in shell.core.replicas(found))}
+    there = [child.name for child in (*shell.core.workers(), *shell.core.routers())]
+    if asked.isdisjoint([*there, *(event.id for event in shell.events)]):
+        name = model or instance or ""
+        hint = nearest(name, [*there, *(model.name for model in shell.core.registry)])
+        raise ApiError("instance_not_found", f"no model or instance named {name}{hint}")
+    return asked
 
 
 def _find(shell: ControllerShell, since: float, names: set[str] | None) -> list[Event]:

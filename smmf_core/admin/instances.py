@@ -20,6 +20,7 @@ from smmf_core.admin.models import named, stop_limit_s
 from smmf_core.admin.rows import Row
 from smmf_core.admin.waiting import check_instance_ready, until
 from smmf_core.controller.shell import ControllerShell
+from smmf_core.controller.status import is_at_rest
 from smmf_core.errors import ApiError
 from smmf_core.lifecycle import READY, STOPPED, Child
 
@@ -45,7 +46,9 @@ async def _serves(shell: ControllerShell, child: Child, body: Wait, former: int 
         return _now(child)
 
     def is_there() -> bool:
-        return child.is_settled and (child.incarnation != former or not child.wanted)
+        model = shell.core.registry.by_index(child.model)
+        is_new = child.incarnation != former or not child.wanted
+        return is_new and is_at_rest(model, child)
 
     await until(shell, is_there, body.timeout_s, lambda: _now(child))
     return check_instance_ready(child)

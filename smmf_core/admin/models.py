@@ -105,9 +105,11 @@ async def _unpin(shell: ControllerShell, model: Model, _: Body) -> str:
 
 
 def _set_pinned(shell: ControllerShell, model: Model, pinned: bool) -> str:
-    already = " already" if model.is_pinned == pinned else ""
+    was_pinned = model.is_pinned
     shell.core.pin_model(model, pinned, shell.now)
-    return f"{model.name} is {'pinned' if pinned else 'not pinned'}{already}"
+    if pinned:
+        return f"{model.name} is pinned{' already' if was_pinned else ''}"
+    return f"{model.name} {'is' if was_pinned else 'was'} not pinned"
 
 
 async def _load_adapter(shell: ControllerShell, model: Model, body: LoadAdapter) -> str:

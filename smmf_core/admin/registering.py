@@ -22,11 +22,13 @@ from smmf_core.config.kinds import kind_of
 from smmf_core.config.load import clashes
 from smmf_core.config.problems import Problem
 from smmf_core.config.raw import read_toml
+from smmf_core.config.redact import holds_secret
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.environments.interpreter import is_installed
 from smmf_core.errors import ApiError
 from smmf_core.registry import Model
 
+CLEAR_SECRET = "a secret of it is kept as it was given; `${env:NAME}` would keep it out"
 FORMS = ("path", "toml", "config")
 TEXT_SOURCE = "given.toml"  # what problems of a text are told with, when it has no name
 
@@ -40,6 +42,7 @@ async def post_models(state: State, data: AddModel) -> Response[Row]:
     if data.wait:
         await until_models(shell, models, data.timeout_s)
     said = [_said(shell, model, words[model.name], data.wait) for model in models]
+    said += [f"{name}: {CLEAR_SECRET}" for name in words if holds_secret(shell.raws[name].table)]
     row = {
         "message": remembered(shell, "; ".join(said)),
         "models": [rows.model_details(shell, model) for model in models],
@@ -104,6 +107,7 @@ def _register(shell: ControllerShell, raw: RawConfig, config: ModelConfig) -> st
     """What it is now: new, changed, or as it was already."""
     known = shell.core.registry.named(config.model.name)
     if known is not None and not known.is_removed and spec_hash(known.config) == spec_hash(config):
+        shell.core.keep_model(known, shell.now)
         return "registered already"
     shell.raws[config.model.name] = raw
     if known is None or known.is_removed:

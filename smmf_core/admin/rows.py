@@ -87,7 +87,7 @@ def model_details(shell: ControllerShell, model: Model) -> Row:
         "until": until_s(shell, model),
         "memory_bytes": model.memory_bytes,
         "load_s": model.load_s,
-        "cost": config.model.cost,
+        "cost": model.cost(shell.core.room.need(model)),
         "runtime": model.is_runtime,
         "source": config.source,
         "created": model.created,

@@ -128,7 +128,7 @@ def _converse(chat: Chat) -> None:
             return
         if line in ("/exit", "/bye", "/quit"):
             return
-        if line == "/clear":
+        if line in ("/clear", "/reset"):
             chat.clear()
         elif line.startswith("/"):
             print("/clear forgets the conversation, /exit ends it")

@@ -122,7 +122,7 @@ def lack(config: ModelConfig) -> str:
     """Why a valid model would not start here; "": nothing is known to be missing."""
     path = config.model.path
     nowhere = f"there is no {path}" if path and not os.path.exists(path) else ""
-    return config.why_not_served or nowhere or missing(config)
+    return config.why_not_served or "; ".join(filter(None, (nowhere, missing(config))))
 
 
 def _fit(config: ModelConfig, machine: Machine) -> str:

@@ -16,6 +16,7 @@ from smmf_core.cli.http import Endpoint, add_flags, admin, in_url
 from smmf_core.config import load_server
 from smmf_core.config.raw import REFERENCE
 from smmf_core.config.targets import read_raw
+from smmf_core.errors import ConfigError
 
 _ROLES = {  # role -> (what it does, its section in DB-GPT's file)
     "controller": ("the server, without models", "controller"),
@@ -65,17 +66,28 @@ def controller_of(args: argparse.Namespace) -> Endpoint:
     2. `controller_addr` of its section, the first of several
     3. the controller that the same file describes
     4. the usual address
+    It is sent the file's key, unless SMMF_API_KEY is set.
     """
+    key = _key_of(args.config)
     if getattr(args, "url", None) or os.environ.get("SMMF_URL"):
-        return admin(args)  # 1
+        return admin(args, key)  # 1
     services = _services(Path(args.config))
     section = services.get(_ROLES[args.role][1], {})
     if address := section.get("controller_addr"):
-        return Endpoint(_filled_in(str(address)).partition(",")[0].strip())  # 2
+        return Endpoint(_filled_in(str(address)).partition(",")[0].strip(), key)  # 2
     if "controller" in services:
         found = load_server(args.config, {}).server
-        return Endpoint(f"http://{in_url(found.admin_host)}:{found.admin_port}")  # 3
-    return admin(args)  # 4
+        return Endpoint(f"http://{in_url(found.admin_host)}:{found.admin_port}", key)  # 3
+    return admin(args, key)  # 4
+
+
+def _key_of(file: str) -> str:
+    """The first of its API keys; "" when it has none to tell."""
+    try:
+        keys = load_server(file, {}).server.api_keys
+    except ConfigError:  # a model's file, or a reference that means nothing here
+        return ""
+    return keys[0] if keys else ""
 
 
 def _services(file: Path) -> Row:

@@ -14,6 +14,9 @@ from pathlib import Path
 from smmf_core.cli.http import CliError, Endpoint, Unreachable, in_url
 from smmf_core.cli.serve import Progress
 from smmf_core.config import Server, ServerConfig, load_server, run_directory
+from smmf_core.config.kinds import kind_of
+from smmf_core.config.load import is_loopback
+from smmf_core.config.targets import read_raw
 from smmf_core.controller import process
 from smmf_core.controller.main import run
 from smmf_core.controller.run_dir import RunDir
@@ -30,6 +33,8 @@ def serve(args: argparse.Namespace) -> int:
     overrides = {"server.name": args.name, "server.run_dir": args.run_dir}
     config = load_server(args.config, overrides)
     config.models = []
+    if kind_of(read_raw(Path(args.config)).table) == "dbgpt":
+        _give_up_keys(config.server)
     if args.daemon:
         return _start_behind(args, config)
     progress = _Progress(sys.stdout, sys.stderr)
@@ -37,6 +42,14 @@ def serve(args: argparse.Namespace) -> int:
         return run(config, [], progress)
     finally:
         progress.close()
+
+
+def _give_up_keys(server: Server) -> None:
+    """They are the API server's, which brings them; DB-GPT's controller has none. Until then only
+    this machine may administer."""
+    server.api_keys = []
+    if not is_loopback(server.admin_host):
+        server.admin_host = Server().admin_host
 
 
 class _Progress(Progress):
@@ -67,12 +80,13 @@ def _start_behind(args: argparse.Namespace, config: ServerConfig) -> int:
 
 def _wait_until_up(started: subprocess.Popen[bytes], server: Server, output: Path) -> None:
     """Raises CliError with what it said last."""
+    found = Endpoint(_admin_url(server), next(iter(server.api_keys), ""))
     deadline = time.monotonic() + UP_S
     while time.monotonic() < deadline:
         if started.poll() is not None:
             raise CliError(process.last_line(output).removeprefix("smmf: ") or "it has ended")
         try:
-            if Endpoint(_admin_url(server)).get("/admin/v1/health")["pid"] == started.pid:
+            if found.get("/admin/v1/health")["pid"] == started.pid:
                 return
         except Unreachable:
             pass

@@ -143,6 +143,8 @@ def _list(server: Endpoint, args: argparse.Namespace) -> None:
         if _is_asked_for(model, args)
         for instance in instances.get(model["name"], [{}])
     ]
+    if not rows and args.model_name:
+        _named(server, args)  # says why
     if wants_json(args):
         print_json(rows)
     else:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from smmf_core.cli.http import Endpoint, add_flags, admin, wants_json
+from smmf_core.cli.numbers import count
 from smmf_core.cli.table import print_json, state_style
 
 LIMIT = 100
@@ -27,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL|INSTANCE", help="only of this one")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as they happen")
     parser.add_argument(
-        "-n", "--limit", type=int, default=LIMIT, metavar="N", help=f"how many ({LIMIT}; 0: all)"
+        "-n", "--limit", type=count, default=LIMIT, metavar="N", help=f"how many ({LIMIT}; 0: all)"
     )
     add_flags(parser)
 

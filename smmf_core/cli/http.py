@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,9 +56,10 @@ def wants_json(args: argparse.Namespace) -> bool:
     return bool(getattr(args, "json", False))
 
 
-def admin(args: argparse.Namespace) -> Endpoint:
+def admin(args: argparse.Namespace, key: str = "") -> Endpoint:
     """The admin API that the command line or the environment names."""
-    return Endpoint(getattr(args, "url", None) or os.environ.get("SMMF_URL") or DEFAULT_URL)
+    url = getattr(args, "url", None) or os.environ.get("SMMF_URL") or DEFAULT_URL
+    return Endpoint(url, key)
 
 
 def in_url(host: str) -> str:
@@ -66,14 +68,15 @@ def in_url(host: str) -> str:
 
 
 class Endpoint:
-    """One server; a connection per request."""
+    """One server; a connection per request. `key`: for it, unless SMMF_API_KEY is set."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "") -> None:
         split = urlsplit(url if "//" in url else f"http://{url}")
         if split.scheme not in ("http", "https") or not split.hostname:
             raise CliError(f"not an http address: {url}")
         self.url = f"{split.scheme}://{split.netloc}"
         self.host = split.hostname
+        self._key = os.environ.get("SMMF_API_KEY") or key
         self._kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
         if split.scheme == "https":
             self._kind = http.client.HTTPSConnection
@@ -129,7 +132,7 @@ class Endpoint:
         connection = self._kind(self.host, self._port, timeout=timeout_s)
         content = None if body is None else json.dumps(body)
         try:
-            connection.request(method, path, content, _headers())
+            connection.request(method, path, content, self._headers())
             response = connection.getresponse()
         except ConnectionRefusedError:
             hint = "start one with `smmf serve`"
@@ -139,17 +142,17 @@ class Endpoint:
             raise Unreachable(f"no answer from {self.url}: {error}") from None
         if response.status >= 400:
             message = _error_message(response)
+            if response.status == HTTPStatus.UNAUTHORIZED:
+                message = f"{message.rstrip('.')}; SMMF_API_KEY names the key"
             connection.close()
             raise Refused(response.status, message)
         return connection, response
 
-
-def _headers() -> dict[str, str]:
-    headers = {"Content-Type": "application/json"}
-    key = os.environ.get("SMMF_API_KEY")
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    return headers
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return headers
 
 
 def _error_message(response: http.client.HTTPResponse) -> str:

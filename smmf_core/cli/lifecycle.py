@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from smmf_core.cli.http import CliError, Endpoint, Refused, add_flags, admin, wants_json
+from smmf_core.cli.numbers import count, positive, seconds
 from smmf_core.cli.table import print_json
 from smmf_core.cli.waiting import act
 from smmf_core.config.problems import nearest
@@ -24,15 +25,15 @@ Row = dict[str, Any]
 
 def add_parser(subparsers: Any) -> None:
     start = _add(subparsers, "start", "start a model or an instance", BOTH)
-    start.add_argument("--replicas", type=int, metavar="N", help="as `scale` would set it")
+    start.add_argument("--replicas", type=positive, metavar="N", help="as `scale` would set it")
     _add_wait(start)
     stop = _add(subparsers, "stop", "drain and stop a model or an instance", BOTH)
     stop.add_argument("--force", action="store_true", help="do not drain")
-    stop.add_argument("--timeout", type=float, metavar="S", help="seconds that draining may take")
+    stop.add_argument("--timeout", type=seconds, metavar="S", help="seconds that draining may take")
     about = "restart a model, one replica after the other, or an instance"
     _add_wait(_add(subparsers, "restart", about, BOTH))
     scale = _add(subparsers, "scale", "how many replicas a model has", "MODEL")
-    scale.add_argument("replicas", metavar="N", type=int)
+    scale.add_argument("replicas", metavar="N", type=count)
     _add_wait(scale)
     _add(subparsers, "online", "put an instance into rotation", "INSTANCE")
     about = "take an instance out of rotation without stopping it"
@@ -95,6 +96,11 @@ def act_on_either(server: Endpoint, name: str, verb: str, body: Row) -> Row:
         except Refused as error:
             if error.status != 404:
                 raise
+    raise unknown(server, name)
+
+
+def unknown(server: Endpoint, name: str) -> CliError:
+    """There is neither a model nor an instance of that name."""
     names = [row["name"] for row in server.get(MODELS)]
     names += [row["id"] for row in server.get(INSTANCES)]
-    raise CliError(f"no model or instance named {name}{nearest(name, names)}")
+    return CliError(f"no model or instance named {name}{nearest(name, names)}")

@@ -12,18 +12,32 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from smmf_core.cli.http import CliError, Endpoint, Refused, Unreachable, add_flags, admin
+from smmf_core.cli.http import (
+    CliError,
+    Endpoint,
+    Refused,
+    Unreachable,
+    add_flags,
+    admin,
+    wants_json,
+)
+from smmf_core.cli.lifecycle import INSTANCES, MODELS
+from smmf_core.cli.numbers import count
+from smmf_core.cli.table import print_json
 from smmf_core.config import Server, run_directory
 from smmf_core.controller.log_files import ACCESS, owner_of
 from smmf_core.controller.log_reader import Cursor, Line, logs_of, read_on, tail
-from smmf_core.http.access_log import bare
+from smmf_core.http.access_log import bare, fields_of
+from smmf_core.logs import stamp_of
 
 LINES = 100
 SEARCHED = 100_000  # lines of access.log, for those of a model
 POLL_S = 0.25  # of a file; a person does not see it
 REMOTE_POLL_S = 1.0
+Row = dict[str, Any]
+Lines = list[str] | list[Row]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,28 +50,30 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("names", nargs="*", metavar="MODEL|INSTANCE")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
     parser.add_argument(
-        "-n", "--lines", type=_count, default=LINES, metavar="N", help=f"how many ({LINES})"
+        "-n", "--lines", type=count, default=LINES, metavar="N", help=f"how many ({LINES})"
     )
     parser.add_argument(
         "--access", action="store_true", help="the requests instead, one a line (of a MODEL)"
     )
     parser.add_argument("--name", help="which server, when its admin API does not answer")
     parser.add_argument("--run-dir", help="its run directory, if not the usual one")
-    add_flags(parser, json_output=False)
+    add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     folder = _folder(args)
-    batches = _of_files(folder, args) if folder is not None else _of_server(admin(args), args)
+    shown = _Lines(args)
+    batches = _of_files(folder, shown) if folder is not None else _of_server(admin(args), shown)
     for lines in batches:
-        print("".join(f"{line}\n" for line in lines), end="", flush=True)
+        if wants_json(args) and not args.follow:
+            print_json(lines)
+        else:
+            print("".join(f"{_as_text(line)}\n" for line in lines), end="", flush=True)
     return 0
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of lines")
-    return int(text)
+def _as_text(line: str | Row) -> str:
+    return line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)
 
 
 def _folder(args: argparse.Namespace) -> Path | None:
@@ -90,59 +106,111 @@ def _is_held_by(run_dir: Path, pid: int) -> bool:
         return False
 
 
-def _of_files(folder: Path, args: argparse.Namespace) -> Iterator[list[str]]:
-    shown = _Lines(args)
-    logs = shown.files(folder)
-    if not logs and args.names and not args.follow:
-        raise CliError(f"no logs of {', '.join(args.names)}")
-    lines, cursor = tail(logs, shown.looked_at)
-    yield shown.of(lines, cursor)[-args.lines :] if args.lines else []
-    while args.follow:
+def _of_files(folder: Path, shown: _Lines) -> Iterator[Lines]:
+    shown.check(bool(shown.files(folder)))
+    lines, cursor = tail(shown.files(folder), shown.looked_at)
+    yield shown.last(lines, cursor)
+    while shown.follows:
         time.sleep(POLL_S)
         lines, cursor = read_on(shown.files(folder), cursor)
         yield shown.of(lines, cursor)
 
 
-def _of_server(server: Endpoint, args: argparse.Namespace) -> Iterator[list[str]]:
-    shown = _Lines(args)
-    cursor: Cursor | None = None
-    while cursor is None or args.follow:
-        query: list[tuple[str, Any]] = [("name", name) for name in args.names]
-        query += [("lines", shown.looked_at), ("access", str(args.access).lower())]
-        is_first = cursor is None
-        if not is_first:
-            time.sleep(REMOTE_POLL_S)
-            query.append(("cursor", json.dumps(cursor)))
-        try:
-            answer = server.get(f"/admin/v1/logs?{urlencode(query)}")
-        except Refused as error:
-            if error.status == 404 and is_first:
-                raise CliError(f"no logs of {', '.join(args.names) or 'this server'}") from None
+def _of_server(server: Endpoint, shown: _Lines) -> Iterator[Lines]:
+    query: list[tuple[str, Any]] = [("name", name) for name in shown.names]
+    query.append(("access", str(shown.is_access).lower()))
+    answer = _ask(server, [*query, ("lines", shown.looked_at)], shown)
+    yield shown.last(_lines_of(answer), answer["cursor"])
+    while shown.follows:
+        time.sleep(REMOTE_POLL_S)
+        answer = _ask(server, [*query, ("cursor", json.dumps(answer["cursor"]))], shown)
+        yield shown.of(_lines_of(answer), answer["cursor"])
+
+
+def _ask(server: Endpoint, query: list[tuple[str, Any]], shown: _Lines) -> Row:
+    try:
+        answer: Row = server.get(f"/admin/v1/logs?{urlencode(query)}")
+    except Refused as error:
+        if error.status != 404:
             raise
-        cursor = answer["cursor"]
-        lines = shown.of([Line(*line) for line in answer["lines"]], answer["cursor"])
-        yield lines[-args.lines or len(lines) :] if is_first else lines
+        shown.check(False)
+        answer = {"lines": [], "cursor": {}}
+    return answer
+
+
+def _lines_of(answer: Row) -> list[Line]:
+    return [Line(*line) for line in answer["lines"]]
 
 
 class _Lines:
     """Which files, and how their lines look, by the flags."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self._names: list[str] = args.names
-        self._is_access: bool = args.access
+        self._asked: list[str] = args.names
+        self._unknown: list[str] = []
+        self._count: int = args.lines
+        self._is_json = wants_json(args)
+        self.is_access: bool = args.access
+        self.follows: bool = args.follow
+        self.names = [name for asked in args.names for name in self._names(args, asked)]
         is_searched = args.access and args.names
         self.looked_at: int = SEARCHED if is_searched else args.lines  # of the last lines
 
     def files(self, folder: Path) -> list[Path]:
-        return [folder / ACCESS] if self._is_access else logs_of(folder, self._names)
+        return [folder / ACCESS] if self.is_access else logs_of(folder, self.names)
 
-    def of(self, lines: list[Line], cursor: Cursor) -> list[str]:
+    def check(self, is_there: bool) -> None:
+        """Raises CliError when what was asked for has no log, unless it may come."""
+        if not is_there and self._asked and not self.follows:
+            raise CliError(f"no logs of {', '.join(self._asked)}")
+
+    def last(self, lines: list[Line], cursor: Cursor) -> Lines:
+        """The first ones to show. Raises CliError when they are none, and never will be any."""
+        found = self.of(lines, cursor)
+        if self.is_access and not found and self._unknown and not self.follows:
+            raise CliError(f"no requests of {', '.join(self._unknown)}")
+        return found[-self._count :] if self._count else []
+
+    def of(self, lines: list[Line], cursor: Cursor) -> Lines:
         """`cursor` knows all the files, those too that say nothing now."""
-        if self._is_access:
-            return [line.text for line in lines if is_about(line.text, self._names)]
+        if self.is_access:
+            texts = [line.text for line in lines if is_about(line.text, self.names)]
+            return [*map(_request, texts)] if self._is_json else texts
+        if self._is_json:
+            return [_row(line) for line in lines]
         owners = {owner_of(Path(name)) for name in cursor}
         width = max(map(len, owners), default=0) if len(owners) > 1 else 0
         return [_prefixed(line, width) for line in lines]
+
+    def _names(self, args: argparse.Namespace, asked: str) -> list[str]:
+        """What lines call it: for a model's alias its name, and those with its adapters."""
+        if args.name or args.run_dir:  # another server than the one that could be asked
+            return [asked]
+        server, word = admin(args), quote(asked, safe="")
+        try:
+            model = server.get(f"{MODELS}/{word}")
+            return [asked, model["name"], *(f"{model['name']}:{a}" for a in model["adapters"])]
+        except Unreachable:
+            return [asked]
+        except Refused:
+            pass
+        try:
+            server.get(f"{INSTANCES}/{word}")
+        except Refused:
+            self._unknown.append(asked)
+        return [asked]
+
+
+def _row(line: Line) -> Row:
+    return {"process": line.owner, "time": stamp_of(line.text), "line": line.text}
+
+
+def _request(line: str) -> Row:
+    """Of a line that a full disk has cut only the text is told."""
+    try:
+        return fields_of(line)
+    except ValueError:
+        return {"line": line}
 
 
 def _prefixed(line: Line, width: int) -> str:

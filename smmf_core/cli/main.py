@@ -46,7 +46,6 @@ VERBS = {  # verb -> (module, what it does)
     "model": ("dbgpt_model", "DB-GPT's model verbs"),
     "completion": ("completion", "shell completion"),
 }
-DBGPT_ROLES = ("controller", "worker", "apiserver")  # of `start`, when a file is given with -c
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 _VALUED = ("--url",)  # flags that may stand before the verb, and take a word
 
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.parse_args(arguments)  # --help and --version end here
         parser.print_help(sys.stderr)
         return WRONG_USE
-    if word == "start" and _is_dbgpt_role(arguments):
+    if word == "start" and any(map(_names_file, arguments)):
         return _run("dbgpt", _dbgpt_parser().parse_args(arguments))
     module = VERBS[word][0]
     return _run(module, parser_with([module]).parse_args(arguments))
@@ -100,11 +99,6 @@ def _root() -> tuple[argparse.ArgumentParser, Any]:
         "--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     return parser, parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-
-
-def _is_dbgpt_role(arguments: list[str]) -> bool:
-    role = arguments[arguments.index("start") + 1 :][:1]
-    return bool(role) and role[0] in DBGPT_ROLES and any(map(_names_file, arguments))
 
 
 def _names_file(argument: str) -> bool:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from smmf_core.cli.http import in_url
@@ -18,6 +19,7 @@ from smmf_core.controller.main import run as run_controller
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.controller.sources import read
 from smmf_core.lifecycle import BACKOFF, FAILED, LOADING, READY, Child
+from smmf_core.registry import Model
 
 if TYPE_CHECKING:
     from smmf_core.cli.bars import Bars
@@ -81,6 +83,7 @@ class Progress:
         self._began = time.monotonic()
         self._bars: Bars | None = None
         self._is_ready = False
+        self._is_store_told = False
 
     def changed(self, shell: ControllerShell, child: Child, former: str) -> None:
         is_trouble = child.state in (BACKOFF, FAILED)
@@ -90,6 +93,7 @@ class Progress:
         self.ticked(shell)
 
     def ticked(self, shell: ControllerShell) -> None:
+        self._look_at_store(shell)
         is_early = time.monotonic() - self._began < QUIET_S
         if self._is_ready or is_early or not self._progress.isatty():
             return
@@ -100,17 +104,31 @@ class Progress:
         with contextlib.suppress(OSError):
             self._bars.show([_bar_row(c) for c in shell.core.workers() if c.wanted])
 
+    def _look_at_store(self, shell: ControllerShell) -> None:
+        if shell.store is None or self._is_store_told or shell.store.state.is_available:
+            return
+        self._is_store_told = True
+        self._say(f"smmf: {shell.store.state.in_words()}")
+
     def ready(self, shell: ControllerShell) -> None:
         server = shell.config.server
         self.close()
-        names = _in_short(_ready_names(shell))
         endpoint = f"http://{in_url(server.host)}:{server.port}/v1"
         admin = f"http://{in_url(server.admin_host)}:{server.admin_port}"
-        self._write(self._out, f"smmf: ready on {endpoint} (models: {names}; admin {admin})\n")
+        models = "; ".join(_models_in_words(shell))
+        self._write(self._out, f"smmf: ready on {endpoint} ({models}; admin {admin})\n")
+        self._tell_reasons(shell)
 
     def failed(self, shell: ControllerShell) -> None:
         self.close()
         self._say(f"smmf: no model is ready; logs are in {shell.run_dir.logs}")
+        self._tell_reasons(shell)
+
+    def _tell_reasons(self, shell: ControllerShell) -> None:
+        """Of models that are not as their files want them: by what an operator said before."""
+        words = [_word_on(shell, model) for model in shell.core.registry]
+        for word in list(filter(None, words))[:MAX_NAMES]:
+            self._say(f"smmf: {word}")
 
     def close(self) -> None:
         """No more bars."""
@@ -155,7 +173,27 @@ def _bar_row(child: Child) -> dict[str, Any]:
     }
 
 
-def _ready_names(shell: ControllerShell) -> list[str]:
-    """Those that answer now, and those that their first request loads."""
-    status = shell.core.status_of
-    return [m.name for m in shell.core.registry if status(m).state in ("ready", "registered")]
+def _models_in_words(shell: ControllerShell) -> Iterator[str]:
+    """Those that answer now, and how many their first request loads."""
+    states = {model.name: shell.core.status_of(model).state for model in shell.core.registry}
+    loaded = [name for name, state in states.items() if state in ("ready", "unhealthy")]
+    if loaded:
+        yield f"models: {_in_short(loaded)}"
+    waiting = sum(state == "registered" for state in states.values())
+    if waiting:
+        what = "" if loaded else " model" if waiting == 1 else " models"
+        verb = "loads on its" if waiting == 1 else "load on their"
+        yield f"{waiting}{what} {verb} first request"
+
+
+def _word_on(shell: ControllerShell, model: Model) -> str:
+    """ "": it is as wanted, or has failed, which was told when it did."""
+    status = shell.core.status_of(model)
+    if status.state == "stopped":
+        command = f"start {model.name}" if model.target else f"scale {model.name} N"
+        return f"{model.name} is stopped ({status.reason}); `smmf {command}` starts it"
+    replicas = shell.core.replicas(model)
+    offline = [child.name for child in replicas if child.wanted and child.is_offline]
+    if offline:
+        return f"{', '.join(offline)}: offline; `smmf online INSTANCE` puts it into rotation"
+    return ""

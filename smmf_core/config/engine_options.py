@@ -13,6 +13,10 @@ import msgspec
 from smmf_core.config.section import Count, Limit, Seconds, Section
 
 CacheType = Literal["", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+ToolFormat = Literal[
+    "", "none", "hermes", "llama3_json", "mistral", "deepseek_v3", "glm4", "internlm", "phi"
+]
+ReasoningFormat = Literal["", "none", "deepseek_r1", "qwen3"]
 
 
 class EchoOptions(Section):
@@ -25,6 +29,9 @@ class EchoOptions(Section):
     load_s: Seconds = 0.0
     fail: Annotated[str, msgspec.Meta(pattern=r"^(|load|(crash|hang|error):\d+)$")] = ""
     max_model_len: Count = 32_768
+    calls: Count = 1  # of tools, in an answer to a request that brings some
+    tool_format: ToolFormat = "hermes"  # how it writes calls of tools
+    reasoning_format: ReasoningFormat = ""  # how it writes thoughts, of which it has none itself
 
 
 class EchoEmbedOptions(Section):
@@ -42,6 +49,8 @@ class ReferenceOptions(Section):
 
     max_model_len: Limit = 0
     chat_template: str = ""  # a Jinja file; "": the model's own
+    tool_format: ToolFormat = ""  # how the model writes calls of tools; "": by its family
+    reasoning_format: ReasoningFormat = ""  # how it writes its thoughts; "": by its family
 
 
 class TransformersOptions(Section):
@@ -52,6 +61,8 @@ class TransformersOptions(Section):
     prefix_cache_tokens: Limit = 16_384  # of ended requests, kept for reuse; 0: none
     prefill_tokens: Limit = 0  # prompt tokens of one step; 0: 512 on a CPU, 4096 on a GPU
     chat_template: str = ""  # a Jinja file; "": the model's own
+    tool_format: ToolFormat = ""  # how the model writes calls of tools; "": by its family
+    reasoning_format: ReasoningFormat = ""  # how it writes its thoughts; "": by its family
     adapters: dict[str, str] = {}  # LoRA: name -> folder
     trust_remote_code: bool = False  # for checkpoints that bring a model file of their own
     device_map: Literal["", "auto", "balanced", "sequential"] = ""  # over several GPUs and the CPU
@@ -79,6 +90,8 @@ class LlamaCppOptions(Section):
     use_mmap: bool = True
     use_mlock: bool = False
     chat_template: str = ""  # a Jinja file; "": the model's own
+    tool_format: ToolFormat = ""  # how the model writes calls of tools; "": by its family
+    reasoning_format: ReasoningFormat = ""  # how it writes its thoughts; "": by its family
     adapters: dict[str, str] = {}  # LoRA: name -> GGUF file
 
 
@@ -87,6 +100,8 @@ class MlxOptions(Section):
 
     max_model_len: Limit = 0
     chat_template: str = ""  # a Jinja file; "": the model's own
+    tool_format: ToolFormat = ""  # how the model writes calls of tools; "": by its family
+    reasoning_format: ReasoningFormat = ""  # how it writes its thoughts; "": by its family
     prefill_step_size: Count = 512  # prompt tokens of one step, padding included
     kv_cache_mb: Limit = 0  # of all running sequences; 0: what memory allows
     prefix_cache_mb: Limit = 256  # caches of ended sequences kept for reuse; 0: none

@@ -19,7 +19,6 @@ SECTIONS: dict[str, bool] = {"cache": False, "trace": True}
 KEYS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("server", "tls_cert"): ("",),
     ("server", "tls_key"): ("",),
-    ("timeouts", "hang_s"): (),
     ("timeouts", "failover_wait_s"): (5, 5.0),
     ("routing", "fallback"): ([],),
 }

@@ -23,6 +23,11 @@ def redacted(table: Any) -> Any:
     return _redact(table, False)
 
 
+def holds_secret(table: Any) -> bool:
+    """Whether a secret stands in it in clear, not as a reference."""
+    return bool(redacted(table) != table)
+
+
 def _redact(value: Any, is_secret: bool) -> Any:
     if isinstance(value, dict):
         return {

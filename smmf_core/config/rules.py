@@ -1,13 +1,18 @@
-"""What several keys say together: replicas, devices, memory, how long a model stays.
+"""What types cannot say: keys that go together, times, a database's URL.
 
-Owns those rules; must not judge a key alone (its type does).
+Owns those rules; must not judge what a type can.
 """
 
 from __future__ import annotations
 
+import re
+
 from smmf_core.config.durations import span_s
-from smmf_core.config.schema import Deployment, ModelConfig
+from smmf_core.config.schema import Deployment, ModelConfig, Registry, Timeouts
 from smmf_core.config.source import Source
+
+MIN_HANG_S = 3.0
+_URL = re.compile(r"[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://")
 
 
 def check_model(source: Source, config: ModelConfig) -> None:
@@ -18,6 +23,19 @@ def check_model(source: Source, config: ModelConfig) -> None:
         source.problem(path, "value", "not together with load_in_8bit")
     if quantization := config.engine.get("quantization"):
         config.optimization.quantization = str(quantization)
+
+
+def check_registry(source: Source, registry: Registry) -> None:
+    """Only that it looks like one: which databases there are is known to who opens it."""
+    if registry.url and not _URL.match(registry.url):
+        message = "no database's URL, as sqlite:////folder/file or postgresql://user@host/name"
+        source.problem(("registry", "url"), "value", message)
+
+
+def check_timeouts(source: Source, timeouts: Timeouts) -> None:
+    if 0 < timeouts.hang_s < MIN_HANG_S:
+        message = f"must be 0 or at least {MIN_HANG_S:g}: a worker tells of itself once a second"
+        source.problem(("timeouts", "hang_s"), "value", message)
 
 
 def check_deployment(source: Source, deployment: Deployment) -> None:

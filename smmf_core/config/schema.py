@@ -50,6 +50,7 @@ class Timeouts(Section):
     total_s: Seconds = 0.0  # the whole request; 0: no limit
     load_s: Seconds = 900.0  # a worker's start until it is ready
     load_wait_s: Seconds = 60.0  # how long a request waits for a model that loads
+    hang_s: Seconds = 120.0  # a worker with open requests may be silent; 0: for ever, else >= 3
     start_s: Seconds = 1.0  # a worker that lived shorter failed to start
     drain_s: Seconds = 30.0  # for open requests when something stops
     grace_s: Seconds = 60.0  # how long children go on without a Controller

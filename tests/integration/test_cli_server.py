@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import WAIT_S, read, said, smmf
 from server import Server, echo_toml
+from terminal import Terminal
 
 
 @pytest.fixture
@@ -76,6 +79,66 @@ def test_serve_shows_a_terminal_how_far_loads_are(tmp_path: Path) -> None:
     assert "a-0" in shown
     assert "%  load" in shown
     assert running.log.read_text().startswith("smmf: ready on ")
+
+
+def test_a_conversation_can_begin_anew(server: Server) -> None:
+    command = [sys.executable, "-m", "smmf_core.cli.main", "chat", "a"]
+    with Terminal(command, server.environment) as terminal:
+        for typed, answer in (("one\n", "one"), ("/reset\n", ">>> "), ("/other\n", "/exit ends")):
+            terminal.read_until(">>> ")
+            terminal.shown = ""
+            terminal.type(typed)
+            terminal.read_until(answer)
+        assert "forgets" in terminal.shown
+        terminal.type("/exit\n")
+        assert terminal.process.wait(WAIT_S) == 0
+
+
+def test_serve_tells_what_is_loaded_and_what_an_operator_said(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        deployment = {"replicas": 2} if name == "b" else {}
+        (folder / f"local-{name}.toml").write_text(echo_toml(name, deployment=deployment))
+    for name in ("d", "e"):
+        text = echo_toml(name, deployment={"autostart": False})
+        (folder / f"local-{name}.toml").write_text(text)
+    running = Server(folder).start()
+    said(running, "stop", "a")
+    said(running, "scale", "c", "0")
+    said(running, "offline", "b-1")  # lasts as long as its process
+    first = running.log.read_text()
+    assert "(models: a, b, c; 2 load on their first request; admin " in first
+    os.kill(running.pid_of("controller"), signal.SIGKILL)
+    assert running.process is not None
+    running.process.wait(WAIT_S)
+    running.start(wait=False)
+    deadline = time.monotonic() + WAIT_S
+    while running.log.read_text().count("ready on") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert running.stop() == 0
+    told = running.log.read_text().removeprefix(first)
+    assert "(models: b; 2 load on their first request; admin " in told
+    assert "smmf: a is stopped (stopped by the operator); `smmf start a` starts it\n" in told
+    assert "smmf: c is stopped (scaled to 0); `smmf scale c N` starts it\n" in told
+    assert "smmf: b-1: offline; `smmf online INSTANCE` puts it into rotation\n" in told
+
+
+def test_serve_of_models_that_load_on_demand_only(folder: Path) -> None:
+    text = echo_toml("a", deployment={"autostart": False})
+    (folder / "local-a.toml").write_text(text)
+    running = Server(folder).start()
+    assert running.stop() == 0
+    assert "(1 model loads on its first request; admin " in running.log.read_text()
+
+
+def test_serve_tells_that_its_registry_cannot_be_used(folder: Path) -> None:
+    (folder / "local-a.toml").write_text(echo_toml("a"))
+    (folder / "smmf.toml").write_text(f'[registry]\nurl = "sqlite:///{folder}/none/registry"\n')
+    (folder / "none").write_text("")
+    running = Server(folder).start()
+    assert running.stop() == 0
+    (line,) = [x for x in running.log.read_text().splitlines() if "registry's database" in x]
+    assert "cannot be used" in line
 
 
 def test_shutdown_ends_every_process(server: Server) -> None:

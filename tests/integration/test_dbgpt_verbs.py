@@ -138,6 +138,25 @@ def test_each_may_be_started_again(cluster: Cluster) -> None:
     assert "runs already" in second.stderr
 
 
+def test_one_file_for_all_three_with_its_keys(folder: Path) -> None:
+    """Each role's process sends the key that the file gives to the API server."""
+    admin, server = free_port(), Server(folder)
+    file = folder / "all.toml"
+    file.write_text(
+        f"[service.model.controller]\nport = {admin}\n"
+        f'[service.model.api]\nport = {server.port}\napi_keys = "{KEY}"\n' + dbgpt_models("a")
+    )
+    environment = {**server.environment, "SMMF_URL": f"http://127.0.0.1:{admin}"}
+    for role, flags in (("controller", ["-d"]), ("worker", []), ("apiserver", [])):
+        done = run(["start", role, "-c", str(file), *flags], environment)
+        assert done.returncode == 0, done.stderr
+    assert with_key(server, "a") == 200
+    keyless = run(["list"], environment)
+    assert keyless.returncode == 1
+    assert keyless.stderr.endswith("; SMMF_API_KEY names the key\n")
+    assert run(["shutdown"], {**environment, "SMMF_API_KEY": KEY}).returncode == 0
+
+
 def test_an_address_that_is_taken_changes_nothing(cluster: Cluster) -> None:
     taken = cluster.server.admin_port
     text = (cluster.server.folder / "api.toml").read_text()
@@ -223,7 +242,6 @@ def test_list(served: Server) -> None:
     assert all(row["healthy"] and row["enabled"] for row in rows)
     assert len(listed(served, "--model_type", "text2vec")) == 1
     assert len(listed(served, "--model_name", "a")) == 2
-    assert listed(served, "--model_name", "none") == []
     headings = model(served, "list").splitlines()[0]
     assert headings.split("  ")[0] == "MODEL NAME"
     by_address = run(
@@ -249,7 +267,8 @@ def test_stop_start_restart(served: Server) -> None:
 
 
 def test_what_there_is_not(served: Server) -> None:
-    assert "no model named none" in refused(served, "stop", "--model_name", "none")
+    for verb in ("stop", "list"):
+        assert "no model named none" in refused(served, verb, "--model_name", "none")
     assert "a is no reranker" in refused(
         served, "restart", "--model_name", "a", "--model_type", "reranker"
     )

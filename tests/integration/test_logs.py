@@ -18,6 +18,7 @@ from server import Server, echo_toml
 from smmf_core import logs as log_lines
 from smmf_core.cli import logs
 from smmf_core.cli.http import Endpoint
+from smmf_core.http import access_log
 
 WAIT_S = 60.0
 
@@ -25,7 +26,8 @@ WAIT_S = 60.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("logs")
-    (folder / "local-a.toml").write_text(echo_toml("a", deployment={"replicas": 2}))
+    text = echo_toml("a", deployment={"replicas": 2})
+    (folder / "local-a.toml").write_text(text.replace("[model]\n", '[model]\naliases = ["al"]\n'))
     (folder / "local-b.toml").write_text(echo_toml("b"))
     started = Server(folder).start()
     yield started
@@ -114,6 +116,31 @@ def test_the_access_log(server: Server) -> None:
     assert " status=400 " in wrong
     of_none = said(server, "logs", "--access", "none")
     assert [line.split()[1] for line in of_none] == ["missing"]
+    assert json.loads("".join(said(server, "logs", "--access", "none", "--json"))) == [
+        access_log.fields_of(missing)
+    ]
+
+
+def test_the_access_log_of_what_there_is_not(server: Server) -> None:
+    done = smmf(server, "logs", "--access", "nothing")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "smmf: no requests of nothing\n"
+    assert said(server, "logs", "--access", "b") == []
+
+
+def test_an_alias_is_as_good_as_the_name(server: Server) -> None:
+    assert chat(server, "by-alias", model="al") == 200
+    lines = until_said(server, " by-alias ", "logs", "--access", "a")
+    assert any(" by-alias key=- model=a " in line for line in lines)
+    assert said(server, "logs", "--access", "al") == lines
+    assert said(server, "logs", "al") == said(server, "logs", "a")
+
+
+def test_for_programs(server: Server) -> None:
+    rows = json.loads("".join(said(server, "logs", "a-1", "--json", "-n", "3")))
+    assert [row["line"] for row in rows] == said(server, "logs", "a-1", "-n", "3")
+    assert {row["process"] for row in rows} == {"a-1"}
+    assert all(row["line"].startswith(row["time"]) for row in rows)
 
 
 class Follower:
@@ -154,16 +181,21 @@ def test_following(server: Server, tmp_path: Path) -> None:
 def test_by_the_admin_api_as_from_another_machine(server: Server) -> None:
     def flags(**given: Any) -> argparse.Namespace:
         default = {"names": [], "lines": 100, "access": False, "follow": False}
-        return argparse.Namespace(**{**default, **given})
+        where = {"url": server.admin_url, "name": None, "run_dir": None}
+        return argparse.Namespace(**{**default, **where, **given})
 
-    def first(**given: Any) -> list[str]:
-        return next(logs._of_server(Endpoint(server.admin_url), flags(**given)))
+    def batches_of(**given: Any) -> Iterator[logs.Lines]:
+        return logs._of_server(Endpoint(server.admin_url), logs._Lines(flags(**given)))
+
+    def first(**given: Any) -> logs.Lines:
+        return next(batches_of(**given))
 
     assert first(names=["a-0"]) == said(server, "logs", "a-0")
     assert first(names=["a"], lines=1) == said(server, "logs", "a", "-n", "1")
     assert chat(server, "remote") == 200
     until_said(server, " remote ", "logs", "--access")
-    batches = logs._of_server(Endpoint(server.admin_url), flags(access=True, follow=True))
+    assert first(names=["al"]) == said(server, "logs", "a")
+    batches = batches_of(access=True, follow=True)
     assert any(" remote " in line for line in next(batches))
     assert next(batches) == []
     with pytest.raises(Exception, match="no logs of none"):
@@ -182,6 +214,10 @@ def test_events(server: Server) -> None:
     assert lines
     assert all(line.split()[2] == "b-0" for line in lines)
     assert len(said(server, "events", "-n", "2")) == 2
+    assert said(server, "events", "al") == said(server, "events", "a")
+    done = smmf(server, "events", "a-00")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "smmf: no model or instance named a-00; did you mean 'a-0'?\n"
 
 
 def test_following_events(server: Server, tmp_path: Path) -> None:

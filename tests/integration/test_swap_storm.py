@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from bench.serve.swap_storm import CLIENTS, ask, batches, bound, start, swap_storm
+from bench.control.swap_storm import CLIENTS, ask, batches, bound, start, swap_storm
 
 DURATION_S = 6.0
 LOAD_S = 0.3

@@ -189,9 +189,29 @@ def test_the_scaled_count_is_remembered_over_stop_and_start(server: Server) -> N
     assert ids(server, "two") == ["two-0"]
 
 
-@pytest.mark.parametrize("count", ["-1", "100000"])
+@pytest.mark.parametrize("count", ["257", "100000"])
 def test_scale_to_what_cannot_be(server: Server, count: str) -> None:
-    assert "replicas" in refused(server, "scale", "two", count)
+    assert refused(server, "scale", "two", count) == "replicas: expected an integer <= 256"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "message"),
+    [
+        ("POST", "models/two:scale", {}, "replicas must be given"),
+        ("POST", "models/two:scale", {"replicas": "2"}, "replicas: expected an integer, got a str"),
+        ("POST", "models/two:stop", {"timeout_s": -1}, "timeout_s: expected a number >= 0.0"),
+        ("POST", "models/two:stop", {"forse": True}, "there is no field 'forse'; did you mean"),
+        ("PUT", "aliases/x", {"model": 1}, "model: expected a string, got an integer"),
+        ("PUT", "aliases/x", {}, "model must be given"),
+        ("GET", "events?limit=-1", None, "limit: expected an integer >= 0"),
+        ("GET", "logs?lines=x", None, "lines: expected an integer"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    server: Server, method: str, path: str, body: Any, message: str
+) -> None:
+    status, answer = server.ask_admin(method, f"/admin/v1/{path}", body)
+    assert (status, answer["error"]["message"][: len(message)]) == (400, message)
 
 
 # --- pin, names, run ------------------------------------------------------------------------------
@@ -202,7 +222,7 @@ def test_pin_and_unpin_twice_each(server: Server) -> None:
     assert said(server, "pin", "two") == "two is pinned already\n"
     assert read(server, "show", "two")["pinned"] is True
     assert said(server, "unpin", "two") == "two is not pinned\n"
-    assert said(server, "unpin", "two") == "two is not pinned already\n"
+    assert said(server, "unpin", "two") == "two was not pinned\n"
 
 
 @pytest.mark.parametrize(

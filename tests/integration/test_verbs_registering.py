@@ -77,6 +77,27 @@ def test_added_by_text_and_by_json(server: Server) -> None:
     assert server.ask_admin("POST", "/admin/v1/models", {"config": {}})[0] == 400
 
 
+def test_a_model_that_scales_by_itself_keeps_its_bounds(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "b.toml"
+    file.write_text(echo_toml("b", deployment={"min_replicas": 1, "max_replicas": 2}))
+    said(server, "add", str(file))
+    for arguments in (("scale", "b", "5"), ("start", "b", "--replicas", "3")):
+        told = refused(server, *arguments)
+        assert told.startswith("b scales by itself between 1 and 2 replicas ([deployment] ")
+    assert said(server, "scale", "b", "2").startswith("b is ready")
+    assert said(server, "scale", "b", "0") == "b is stopped\n"
+
+
+def test_a_secret_in_clear_is_told(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "b.toml"
+    for path, told in (("https://me:sk-1@host/b", True), ("${env:HOME}/b", False)):
+        text = echo_toml("b").replace("[model]\n", f'[model]\npath = "{path}"\n')
+        file.write_text(text)
+        message = said(server, "add", str(file))
+        assert ("`${env:NAME}` would keep it out" in message) is told, message
+        assert "sk-1" not in message
+
+
 def test_what_the_database_does_not_hear_is_told(tmp_path: Path) -> None:
     (tmp_path / "local-a.toml").write_text(echo_toml("a"))
     url = "postgresql+psycopg://127.0.0.1:1/none"

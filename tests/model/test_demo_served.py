@@ -48,22 +48,45 @@ def test_it_copies_literals(client: OpenAI) -> None:
     assert ask(client, "Repeat: zorp-4821") == "zorp-4821"
 
 
-def test_it_calls_a_tool_in_the_documented_format(client: OpenAI) -> None:
-    parameters = {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    }
-    function = {
+WEATHER: Any = {
+    "type": "function",
+    "function": {
         "name": "get_weather",
         "description": "Get the weather of a city.",
-        "parameters": parameters,
-    }
-    tools = [{"type": "function", "function": function}]
-    text = ask(client, "What is the weather in Paris?", tools=tools)
-    call = json.loads(text.removeprefix("<tool_call>").removesuffix("</tool_call>"))
-    assert call["name"] == "get_weather"
-    assert call["arguments"]["city"] == "Paris"
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", NAMED])
+@pytest.mark.parametrize("stream", [False, True])
+def test_it_calls_a_tool(client: OpenAI, choice: Any, stream: bool) -> None:
+    question: Any = {"role": "user", "content": "What is the weather in Paris?"}
+    request: Any = {
+        "model": "demo", "messages": [question], "tools": [WEATHER], "tool_choice": choice,
+        "temperature": 0, "max_tokens": 200,
+    }  # fmt: skip
+    if stream:
+        with client.chat.completions.stream(**request) as events:
+            (answer,) = events.get_final_completion().choices
+    else:
+        (answer,) = client.chat.completions.create(**request).choices
+    (call,) = answer.message.tool_calls or []
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    assert not answer.message.content
+    assert answer.finish_reason == ("stop" if choice == NAMED else "tool_calls")
+    told: Any = {"role": "tool", "tool_call_id": call.id, "content": "sunny, 21 degrees"}
+    after = client.chat.completions.create(
+        model="demo", messages=[question, answer.message, told], tools=[WEATHER],
+        temperature=0, max_tokens=100,
+    )  # fmt: skip
+    assert "sunny" in (after.choices[0].message.content or "")
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])

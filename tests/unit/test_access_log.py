@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from smmf_core.config import Log
-from smmf_core.http.access_log import GATHERED, AccessLog, AccessRecord, access_log
+from smmf_core.http.access_log import GATHERED, AccessLog, AccessRecord, access_log, fields_of
 
 AT = 1_800_000_000.0425
 RECORD = AccessRecord(
@@ -66,6 +66,21 @@ def test_a_line_of_json(path: Path) -> None:
         "stream": True,
     }
     assert refused["key"] is refused["instance"] is refused["first_token_ms"] is None
+
+
+@pytest.mark.parametrize("model", ["demo", "a b=c", "好", "-1", "true", "a:b", 'say "x"'])
+def test_both_forms_are_read_to_the_same(path: Path, model: str) -> None:
+    record = msgspec.structs.replace(RECORD, model=model)
+    text = [fields_of(line) for line in written(path, record, REFUSED)]
+    path.unlink()
+    assert text == [fields_of(line) for line in written(path, record, REFUSED, is_json=True)]
+    assert text[0]["model"] == model
+
+
+@pytest.mark.parametrize("line", ["", "torn", "2027-01-15T08:00:00.042Z req", '{"time":"20'])
+def test_a_torn_line_is_no_record(line: str) -> None:
+    with pytest.raises(ValueError):
+        fields_of(line)
 
 
 @pytest.mark.parametrize(

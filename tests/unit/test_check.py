@@ -46,3 +46,25 @@ def test_a_path_where_nothing_is(tmp_path: Path, capsys: Capture) -> None:
     file.write_text('[model]\nname = "m"\nbackend = "transformers"\npath = "gone"\n')
     assert main(["check", str(file)]) == 0
     assert capsys.readouterr().out == f"{file}: m: ok, but there is no {tmp_path / 'gone'}\n"
+
+
+def test_a_path_where_nothing_is_and_no_interpreter_either(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "local-m.toml"
+    file.write_text(
+        '[model]\nname = "m"\nbackend = "transformers"\npath = "gone"\n'
+        '[deployment]\npython = "/nowhere/python"\n'
+    )
+    assert main(["check", str(file)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"there is no {tmp_path / 'gone'}; " in line
+    assert line.endswith("there is no interpreter /nowhere/python")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "registry.db", "://x"])
+def test_a_registry_that_is_nowhere(url: str, tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "smmf.toml"
+    file.write_text(f'[registry]\nurl = "{url}"\n')
+    assert main(["check", str(file)]) == 1
+    assert f"{file}:2: [registry] url: no database's URL" in capsys.readouterr().err
+    file.write_text('[registry]\nurl = "postgresql+psycopg://me@host/name"\n')
+    assert main(["check", str(file)]) == 0

@@ -135,6 +135,42 @@ def test_an_alias_without_its_model_is_wrong_use(closed_url: str, capsys: Captur
     assert "smmf alias NAME MODEL" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["start", "m", "--replicas", "-1"], "'-1' is not a whole number from 1 on"),
+        (["start", "m", "--replicas", "0"], "'0' is not a whole number from 1 on"),
+        (["scale", "m", "-1"], "'-1' is not a whole number from 0 on"),
+        (["scale", "m", "two"], "'two' is not a whole number from 0 on"),
+        (["stop", "m", "--timeout", "-1"], "'-1' is not a number of seconds"),
+        (["stop", "m", "--timeout", "nan"], "'nan' is not a number of seconds"),
+        (["events", "-n", "-1"], "'-1' is not a whole number from 0 on"),
+        (["logs", "-n", "-1"], "'-1' is not a whole number from 0 on"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_wrong_use(
+    arguments: list[str], complaint: str, closed_url: str, capsys: Capture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--url", closed_url])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_no_key_is_told_how_to_give_one(capsys: Capture) -> None:
+    refusal = json_answer({"error": {"message": "Incorrect."}}, "401 Unauthorized")
+    with answering(refusal) as (url, _):
+        assert main(["list", "--url", url]) == 1
+    assert capsys.readouterr().err == "smmf: Incorrect; SMMF_API_KEY names the key\n"
+
+
+def test_a_role_that_is_none(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["start", "nothing", "-c", "x.toml"])
+    assert ended.value.code == 2
+    assert "'controller', 'worker', 'apiserver'" in capsys.readouterr().err
+
+
 def test_quiet_prints_names_only(capsys: Capture) -> None:
     with answering(json_answer([{"name": "a"}, {"name": "b"}])) as (url, _):
         assert main(["list", "-q", "--url", url]) == 0

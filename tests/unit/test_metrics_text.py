@@ -40,7 +40,7 @@ def test_what_the_controller_tells_of_instances() -> None:
     mine.gauges.gpus = {"m-0": ("m", {"cuda:0": (0.5, 100), "cuda:1": (0.25, 200)})}
     mine.gauges.alerts = {"m-0": ("m", "m-0", ["memory", "error_rate"]), "m": ("m", "", ["queue"])}
     mine.gauges.status = {"m": "ready", "n": "failed"}
-    mine.gauges.restarts = {"m": 3}
+    mine.gauges.restarts = {"m-0": ("m", 3), "m-1": ("m", 0)}
     samples = parsed(gathered(mine))
     instance = {"model": "m", "instance": "m-0"}
     expected = {
@@ -54,7 +54,8 @@ def test_what_the_controller_tells_of_instances() -> None:
         key("smmf_health_alerts", **instance, reason="error_rate"): 1,
         key("smmf_health_alerts", model="m", instance="", reason="queue"): 1,
         key("smmf_model_status", model="n", status="failed"): 1,
-        key("smmf_restarts_total", model="m"): 3,
+        key("smmf_restarts_total", **instance): 3,
+        key("smmf_restarts_total", model="m", instance="m-1"): 0,
     }
     assert {name: samples.get(name) for name in expected} == expected
 

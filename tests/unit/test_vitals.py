@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 
+from controller_rig import W0, Rig, model
+
 from smmf_core.controller.gpus import Gpu
 from smmf_core.controller.process import sessions
-from smmf_core.controller.vitals import gpu_shares
+from smmf_core.controller.vitals import dump, gpu_shares
 from smmf_core.lifecycle import Child
+from smmf_core.metrics import Metrics
 
 GIB = 1 << 30
 
@@ -68,3 +71,12 @@ def test_sessions_hold_what_a_child_started() -> None:
     leader.stdout.close()
     assert found[leader.pid] == {leader.pid, grandchild}
     assert os.getpid() in found[os.getsid(0)]
+
+
+def test_restarts_are_told_of_each_instance() -> None:
+    rig = Rig([model(replicas=2)])
+    rig.all_ready()
+    rig.exit(W0, now=100.0)
+    total = Metrics()
+    total.add(dump(rig.core))
+    assert total.gauges.restarts == {"m-0": ("m", 1), "m-1": ("m", 0)}
