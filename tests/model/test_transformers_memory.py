@@ -69,6 +69,7 @@ def test_memory_runs_out_while_loading(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     paths = f"{root.parent}:{root}:{root / 'model'}"
     environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    environment["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # a thread that cannot start ends the process
     command = [sys.executable, "-c", OUT_OF_MEMORY, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
     assert done.stdout.startswith("Memory ran out while the weights were loaded"), done.stderr

@@ -170,7 +170,7 @@ def test_a_wrong_schema_costs_its_request_only(worker: Worker) -> None:
     worker.finish()
     error = worker.answers[failed].error
     assert error is not None
-    assert (error.code, error.param) == ("invalid_value", "response_format")
+    assert (error.code, error.param) == ("invalid_value", "response_format.json_schema.schema")
     assert len(worker.answers[kept].ids) == 8
 
 
