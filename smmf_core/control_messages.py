@@ -32,6 +32,7 @@ class ModelEntry(Message):
     adapters: list[str] = []  # asked for as `name:adapter`
     dimensions: int = 0  # of an embedding model's vectors, once known
     cost: float = 0.0  # of a request, relative to other models: what `auto` chooses by
+    retry_in_s: float = 0.0  # one that failed: until it is started again; 0: it is not
 
 
 class WorkerEntry(Message):

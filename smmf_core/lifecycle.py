@@ -84,6 +84,8 @@ class Child:
     total_restarts: int = 0
     needs_room: bool = False  # it ran out of memory: everything idle goes before the next try
     is_stuck: bool = False  # waits for memory that nothing under way will free
+    is_blocked: bool = False  # and nothing that happens by itself, or not for long
+    is_refused: bool = False  # failed, as no device could ever take it
     # of the running process
     pid: int = 0
     generation: int = 0  # of its model, when it was started
@@ -93,7 +95,6 @@ class Child:
     phase: str = ""  # one of PHASES, while it starts
     progress: float = 0.0  # 0..1, of the phase "load"
     started_at: float = 0.0
-    heartbeat_at: float = 0.0
     load_s: float = 0.0  # from the order to start until it was ready
     removed: str = ""  # why health took it out of rotation
     unwell: str = ""  # why health would, were it not the last one
@@ -101,6 +102,7 @@ class Child:
     connected: bool = False
     ready_at: float | None = None
     kills: int = 0  # steps of the escalation so far
+    is_unfit: bool = False  # it is being ended, and another one would be no better
     losses: int = 0  # times a Router could not reach it
     rings: set[Ring] = field(default_factory=set)
     report: WorkerReport | RouterReport | None = None
@@ -141,7 +143,7 @@ class Child:
             raise WrongTransition(f"{self.name}: {self.state} -> {state}")
         self.state = state
         self.act_at = math.inf
-        self.is_stuck = False
+        self.is_stuck = self.is_blocked = self.is_refused = False
         if state != STARTING and state != LOADING and state != WAITING:
             self.phase = "ready" if state == READY else ""
 
@@ -150,12 +152,12 @@ class Child:
         self.move(STARTING)
         self.incarnation += 1
         self.forget_process()
-        self.started_at = self.heartbeat_at = now
+        self.started_at = now
         self.phase = "spawn"
 
     def forget_process(self) -> None:
         self.pid, self.adopting, self.connected = 0, False, False
-        self.ready_at, self.kills, self.losses = None, 0, 0
+        self.ready_at, self.kills, self.losses, self.is_unfit = None, 0, 0, False
         self.removed = self.unwell = ""
         self.progress, self.measured_bytes = 0.0, 0
         self.rings = set()

@@ -7,12 +7,14 @@ it is kept (store does).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from smmf_core.config import Limits, ModelConfig
 from smmf_core.control_messages import ModelEntry, ModelLoad
 from smmf_core.errors import ConfigError, ControlError
+
+PROVIDERS_COST = 1000.0  # no model here is as large
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +82,15 @@ class Model:
             return self.config.deployment.idle_s
         return math.inf if self.keep_alive_s < 0 else self.keep_alive_s
 
-    def entry(self, state: str, reason: str, limits: Limits) -> ModelEntry:
+    def cost(self, need_bytes: int) -> float:
+        """Of a request, relative to other models': as configured, else by size, in GB. A provider's
+        model has none that is known here; one of ours is to be preferred."""
+        size = PROVIDERS_COST if self.config.is_remote else need_bytes // 10**8 / 10
+        return self.config.model.cost or size
+
+    def entry(
+        self, state: str, reason: str, limits: Limits, need_bytes: int, retry_in_s: float = 0.0
+    ) -> ModelEntry:
         """What Routers must know."""
         model = self.config.model
         return ModelEntry(
@@ -100,7 +110,8 @@ class Model:
             capabilities=self.capabilities,
             adapters=self.adapters,
             dimensions=self.dimensions,
-            cost=model.cost,
+            cost=self.cost(need_bytes),
+            retry_in_s=retry_in_s,
         )
 
 
@@ -156,6 +167,7 @@ class LiveRegistry:
         model.generation = self.version
         model.is_wanted = config.deployment.autostart
         model.is_on_demand = not model.is_wanted
+        self._forget_alias(name)  # of one that is being removed
         self._models[name] = model
         self._by_index[index] = model
         self._names[name] = name
@@ -206,6 +218,11 @@ class LiveRegistry:
         self._forget_alias(alias)
         self.changed()
         return model
+
+    def arrange(self, names: Iterable[str]) -> None:
+        """These first, in this order; then the others in theirs."""
+        first = [name for name in names if name in self._models]
+        self._models = {name: self._models[name] for name in dict.fromkeys([*first, *self._models])}
 
     def changed(self) -> int:
         """A new version: what Routers hold is old."""

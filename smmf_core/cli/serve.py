@@ -192,6 +192,8 @@ def _word_on(shell: ControllerShell, model: Model) -> str:
     if status.state == "stopped":
         command = f"start {model.name}" if model.target else f"scale {model.name} N"
         return f"{model.name} is stopped ({status.reason}); `smmf {command}` starts it"
+    if status.state == "starting":
+        return f"{model.name} is not loaded: {status.reason}"
     replicas = shell.core.replicas(model)
     offline = [child.name for child in replicas if child.wanted and child.is_offline]
     if offline:

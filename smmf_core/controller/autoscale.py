@@ -42,6 +42,7 @@ class Autoscaler:
         self._minimum = minimum
         self._maximum = maximum
         self._seen: deque[tuple[float, int]] = deque()  # (when, recommended)
+        self._known = 0  # replicas: more than these are somebody else's wish
 
     def wanted(self, load: Load, now: float) -> int:
         """Replicas to have.
@@ -50,21 +51,24 @@ class Autoscaler:
         2. More than now, by every recommendation of the last UP_WINDOW_S: the lowest of them.
         3. Fewer than now, by every one of the last DOWN_WINDOW_S: the highest of them.
         4. Else as many as now, within the bounds.
+        5. One moment is no window, and the operator's word is not undone at once: what there is at
+           first, and what has been added, counts as recommended.
         """
         if not load.replicas:  # 1
             self._seen.clear()
             return self._minimum
         if self._seen and now - self._seen[-1][0] > TICK_GAP_S:
             self._seen.clear()
-        if not self._seen:  # one moment is no window: as it is now counts as seen before
+        if not self._seen or load.replicas > self._known:  # 5
             self._seen.append((now, load.replicas))
         self._seen.append((now, self._recommended(load)))
         while self._seen[0][0] < now - DOWN_WINDOW_S:
             self._seen.popleft()
         lowest = min(number for when, number in self._seen if when >= now - UP_WINDOW_S)
         highest = max(number for _, number in self._seen)
-        wanted = min(max(load.replicas, lowest), highest)  # 2, 3, 4
-        return self._bounded(wanted)
+        wanted = self._bounded(min(max(load.replicas, lowest), highest))  # 2, 3, 4
+        self._known = max(load.replicas, wanted)
+        return wanted
 
     def _recommended(self, load: Load) -> int:
         """By one look at the load:

@@ -18,7 +18,7 @@ from smmf_core.control_messages import (
     WorkerReport,
 )
 from smmf_core.controller import adapters, demand, rings, status
-from smmf_core.controller.lives import DRAIN_MARGIN_S, TERM_WAIT_S, Effects, Lives
+from smmf_core.controller.lives import Effects, Lives
 from smmf_core.controller.reconcile import Reconciler, is_out_of_memory
 from smmf_core.controller.room import Room
 from smmf_core.controller.table import ROUTER, WORKER, Key, Table
@@ -37,10 +37,9 @@ from smmf_core.lifecycle import (
 from smmf_core.messages import PROTOCOL
 from smmf_core.registry import LiveRegistry, Model
 
-__all__ = ["DRAIN_MARGIN_S", "ROUTER", "TERM_WAIT_S", "WORKER", "ControllerCore", "Effects", "Key"]
-
 ADOPT_S = 5.0  # children look for a Controller every 0.2 s; one in a long engine step is later
 MAX_LOSSES = 3  # new rings for a Worker that a Router cannot reach; then it is restarted
+UPDATED = "smmf was updated under the running server: restart it"
 ANOTHER = -1  # generation of what runs another config than the present one
 
 
@@ -90,7 +89,7 @@ class ControllerCore(Verbs):
             child.generation = model.generation
             child.slots = model.config.deployment.max_concurrency
         child.state, child.pid, child.adopting = STARTING, pid, True
-        child.act_at, child.heartbeat_at = now + ADOPT_S, now
+        child.act_at = now + ADOPT_S
         self._effects.record(child, STOPPED)
 
     def start(self, now: float) -> None:
@@ -107,27 +106,31 @@ class ControllerCore(Verbs):
     def on_hello(self, child: Child, hello: Hello, spec_hash: str, now: float) -> None:
         """A child connected, for the first time or again; the shell has checked who it is.
 
-        1. It speaks another protocol, or runs what is no longer wanted: drain; its successor
+        1. It was just started, and speaks another protocol: so will the next one.
+        2. It speaks another protocol, or runs what is no longer wanted: drain; its successor
            starts when it has ended. What drains already may not have heard of it.
-        2. A replica with another config is of a former generation: it is replaced in turn.
-        3. It is welcome, and told whom it is connected with.
+        3. A replica with another config is of a former generation: it is replaced in turn.
+        4. It is welcome, and told whom it is connected with.
         """
         child.connected = True
-        child.heartbeat_at = now
         was_adopting, child.adopting = child.adopting, False
         child.rings = set(hello.attached)
         model = self._model_of(child)
         is_other = hello.spec_hash not in ("", spec_hash)
-        is_unfit = hello.protocol != PROTOCOL or (is_other and model is None)
-        if is_unfit or not child.wanted or child.state == DRAINING:  # 1
+        is_foreign = hello.protocol != PROTOCOL
+        if is_foreign and child.state == STARTING and child.wanted and not was_adopting:  # 1
+            self.lives.refuse(child, UPDATED)
+            return
+        is_unfit = is_foreign or (is_other and model is None)
+        if is_unfit or not child.wanted or child.state == DRAINING:  # 2
             if child.state == STARTING:
                 self.lives.stop(child, now, self._drain_s, drains=True)
             elif child.state == DRAINING:
                 self.lives.remind(child, now)
             return
-        if is_other:  # 2
+        if is_other:  # 3
             child.generation = ANOTHER
-        self._effects.welcome(child)  # 3
+        self._effects.welcome(child)  # 4
         adapters.on_welcome(model, child, self._effects.send)
         if was_adopting:
             child.act_at = self.lives.load_deadline(now)
@@ -145,12 +148,10 @@ class ControllerCore(Verbs):
         child.connected = False
 
     def on_heartbeat(self, child: Child, now: float) -> None:
-        child.heartbeat_at = now
         self.upkeep.on_heartbeat(child, now)
 
     def on_worker_report(self, child: Child, report: WorkerReport, now: float) -> None:
         child.observe(report, now)
-        child.heartbeat_at = now
         self.upkeep.on_report(child, report, now)
         model = self._model_of(child)
         if model is not None and self._learn(model, report):
@@ -205,7 +206,7 @@ class ControllerCore(Verbs):
             child.forget_process()
             self.lives.move(child, STOPPED)
         else:  # 3
-            self._die(child, reason, now, is_unfit)
+            self._die(child, reason, now, is_unfit or child.is_unfit)
         self._effects.publish()
         model = self._model_of(child)
         if child.role == ROUTER:  # 4
@@ -253,6 +254,8 @@ class ControllerCore(Verbs):
         for model in list(self.registry):
             self._unload_if_idle(model, now)
         self.models.retry_waiting(now)
+        if any(status.retry_in([child], now) for child in self.workers()):
+            self._effects.publish()  # how long it still takes
         for model in self.registry:
             if told := status.loading(model, self.replicas(model), now):
                 for router in self.routers():
@@ -323,10 +326,10 @@ class ControllerCore(Verbs):
         """It is what is wanted of it, or will not be without help: `status_of` tells why."""
         return status.has_reached(model, self.replicas(model))
 
-    def registry_message(self) -> Registry:
+    def registry_message(self, now: float) -> Registry:
         """All models and living Workers. Linear in both."""
         return status.registry_message(
-            self.registry, self.table, self._config.limits, self.is_settled
+            self.registry, self.table, self._config.limits, self.is_settled, self.room.need, now
         )
 
     # --- inside ---

@@ -98,8 +98,8 @@ def find_place(config: ModelConfig, gpus: list[Gpu], budgets: Mapping[str, int])
     """Where a replica would go, as far as its need depends on it."""
     deployment = config.deployment
     is_gpu = deployment.device.startswith(CUDA)
-    if deployment.device == "auto" and gpus:
-        is_gpu = bool(deployment.gpus) or config.model.backend in GPU_BACKENDS
+    if deployment.device == "auto":
+        is_gpu = bool(deployment.gpus) or (bool(gpus) and config.model.backend in GPU_BACKENDS)
     if not is_gpu:
         return Place(total_bytes=ram_bytes(), budget_bytes=budgets.get(CPU, 0))
     fitting = [gpu for gpu in gpus if deployment.device in ("auto", CUDA, gpu.name)]

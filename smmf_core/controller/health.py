@@ -16,10 +16,12 @@ from dataclasses import dataclass
 
 from smmf_core.config.schema import Health
 from smmf_core.control_messages import WorkerReport
+from smmf_core.controller.hang import TICK_GAP_S, Pulse
 from smmf_core.controller.thresholds import Probes, Threshold, Window
 
 RESPONSE_TIME, ERROR_RATE, MEMORY = "response_time", "error_rate", "memory"
 QUEUE_LENGTH, HEARTBEAT, PROBES = "queue_length", "heartbeat", "probes"
+HANG = "hang"
 CAUSES = (RESPONSE_TIME, ERROR_RATE, MEMORY, QUEUE_LENGTH, HEARTBEAT)
 
 ALERT = "alert"  # a threshold was crossed: an event, and the alert's metric becomes 1
@@ -32,7 +34,6 @@ GOOD_PROBES = 3  # in a row: back into rotation (Kubernetes' successThreshold is
 BAD_PROBES = 3  # in a row: restart (Kubernetes' failureThreshold)
 MAX_RELAPSES = 2  # removed again within a window of its return, so often: restart
 MAX_PAUSE_WINDOWS = 16  # between two restarts for the same cause: 1, 2, 4 ... windows
-TICK_GAP_S = 5.0  # the Controller itself stood still: what it did not hear counts for nothing
 
 _WORDS = {
     RESPONSE_TIME: "the 95th percentile of first tokens took {0:.1f} s, allowed are {1:g} s "
@@ -47,7 +48,7 @@ _WORDS = {
 @dataclass(frozen=True, slots=True)
 class Verdict:
     kind: str  # ALERT CLEAR REMOVE RETURN RESTART
-    cause: str  # one of CAUSES, or PROBES
+    cause: str  # one of CAUSES, PROBES or HANG
     reason: str  # for the event, the log and `Child.removed`
 
 
@@ -68,6 +69,7 @@ class InstanceHealth:
         }
         self._restarts: dict[str, tuple[int, float]] = {}  # cause -> (in a row, when the last was)
         self._judged_at = -math.inf
+        self._may_restart = True
         self.begin()
 
     # --- what is told ---
@@ -80,6 +82,7 @@ class InstanceHealth:
         self._counted: tuple[int, int] | None = None  # (finished, faults) as last reported
         self._memory: float | None = None  # share of what it may take
         self._beat_at: float | None = None  # None: it need not beat yet
+        self.pulse = Pulse()
         self._probes, self._was_removed = Probes(), False
         self._returned_at, self._relapses = -math.inf, 0
 
@@ -88,6 +91,7 @@ class InstanceHealth:
         counted = (report.finished, report.faults)
         former = counted if self._counted is None else self._counted
         self._counted = counted
+        self.pulse.on_report(report, now)
         finished, faults = counted[0] - former[0], counted[1] - former[1]
         self._window.add(report.first_token_s, max(0, finished), max(0, faults), now)
 
@@ -109,9 +113,12 @@ class InstanceHealth:
 
     # --- what follows ---
 
-    def judge(self, is_ready: bool, is_removed: bool, now: float) -> list[Verdict]:
+    def judge(
+        self, is_ready: bool, is_removed: bool, now: float, may_restart: bool = True
+    ) -> list[Verdict]:
         """`is_ready`: its process has said so to this Controller; while it loads or is adopted it
-        is not judged. `is_removed`: out of rotation by a former REMOVE.
+        is not judged. `is_removed`: out of rotation by a former REMOVE. `may_restart` False: only
+        if it does not beat; the verdict comes when it may.
 
         1. Edges: ALERT, CLEAR.
         2. Removed: RETURN or RESTART, by its probes.
@@ -120,9 +127,8 @@ class InstanceHealth:
         if not is_ready:
             self._beat_at, self._judged_at = None, now
             return []
-        if self._beat_at is None or now - self._judged_at > TICK_GAP_S:
-            self._beat_at = now
-        self._judged_at = now
+        self._may_restart = may_restart
+        self._keep_time(now)
         self._window.forget(now)
         verdicts = [v for t in self._thresholds.values() for v in self._edge(t, now)]  # 1
         if is_removed:
@@ -130,6 +136,11 @@ class InstanceHealth:
         elif self._was_removed:  # put back by the operator, or a former verdict
             self._probes, self._was_removed = Probes(), False
         return verdicts + self._asked(is_removed, now)  # 3
+
+    def lost_beat(self, now: float) -> str:
+        """Of one that is to end, in place of `judge`: why it will not by itself; "": it beats."""
+        silent_s, bound = self._keep_time(now), self._limits.heartbeat_s
+        return _WORDS[HEARTBEAT].format(silent_s, bound) if 0 < bound < silent_s else ""
 
     @property
     def crossed(self) -> dict[str, str]:
@@ -141,6 +152,13 @@ class InstanceHealth:
         return self._window.finished
 
     # --- inside ---
+
+    def _keep_time(self, now: float) -> float:
+        """For how long it has not beaten; what nobody could hear counts for nothing."""
+        if self._beat_at is None or now - self._judged_at > TICK_GAP_S:
+            self._beat_at = now
+        self._judged_at = now
+        return now - self._beat_at
 
     def _edge(self, threshold: Threshold, now: float) -> list[Verdict]:
         value = self._value(threshold.cause, now)
@@ -196,6 +214,8 @@ class InstanceHealth:
 
     def _restart(self, cause: str, reason: str, now: float) -> list[Verdict]:
         """Not again before a pause is over: a threshold that is too low must not keep it down."""
+        if not self._may_restart and cause != HEARTBEAT:
+            return []
         count, last = self._restarts.get(cause, (0, -math.inf))
         windows = (now - last) / self._limits.window_s
         if windows < min(2 ** (count - 1), MAX_PAUSE_WINDOWS):

@@ -66,10 +66,10 @@ class Lives:
         self._effects.record(child, former)
         self._effects.publish()
 
-    def wait(self, child: Child) -> None:
+    def wait(self, child: Child, now: float) -> None:
         """To be started as soon as there is room for it."""
         if child.state != WAITING:
-            child.reason = ""
+            child.reason, child.started_at = "", now
             self.move(child, WAITING)
             child.phase = "reserve memory"
 
@@ -128,6 +128,11 @@ class Lives:
     def too_late(self, child: Child) -> None:
         """It is not ready in time: a failed start."""
         child.reason = f"not ready within {self.config.timeouts.load_s:g} s ([timeouts] load_s)"
+        self._effects.kill(child, True)
+
+    def refuse(self, child: Child, reason: str) -> None:
+        """Its process is not what was to be started, nor would another one be: it fails."""
+        child.reason, child.is_unfit = reason, True
         self._effects.kill(child, True)
 
     def stop(

@@ -19,9 +19,10 @@ from smmf_core.controller.log_files import CONTROLLER
 from smmf_core.controller.run_dir import RunDir
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.controller.sources import Found
+from smmf_core.controller.words import Words
 from smmf_core.errors import ConfigError, ControlError
 from smmf_core.lifecycle import FAILED, Child
-from smmf_core.store.location import registry_url
+from smmf_core.store.location import registry_url, state_directory
 from smmf_core.store.writer import StoreWriter
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ADMIN_DELAY_S = 1.0  # importing the admin API costs a core 0.2 s that a loading Worker can use
 TICK_S = 1.0
+STORE_WAIT_S = 5.0  # a database that does not answer must not keep a server from being ready
 CAN_ANSWER = ("ready", "unhealthy", "registered")  # the last one after a load
 _SQLITE = "sqlite:///"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -75,6 +77,9 @@ def run(
     shell.sources = sources
     shell.raws.update({model.model.name: raw for raw, model in found})
     shell.core.is_complete = not has_past(url)
+    words = Words(state_directory(server.name))
+    words.apply(shell.core.registry)
+    shell.on_kept = lambda: words.keep(shell.core.registry)
     shell.on_change = lambda child, former: observer.changed(shell, child, former)
     shell.start()
     server.port = listeners.port or server.port
@@ -100,6 +105,7 @@ async def _watch(
     shell.run_on(loop)
     if not shell.core.is_complete:
         life.open_store()
+        loop.call_later(STORE_WAIT_S, shell.core.complete)
     for number in _SIGNALS:
         loop.add_signal_handler(number, life.on_signal, number)
     for earlier in asked[:1]:

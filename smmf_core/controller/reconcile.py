@@ -54,6 +54,7 @@ class Reconciler:
 
     def retry_waiting(self, now: float) -> None:
         """Something may have become free: those that wait for memory ask again."""
+        self._retry_refused(now)
         if not self._room.waiting:
             return
         for child in self._room.next_waiting(now):
@@ -90,6 +91,15 @@ class Reconciler:
 
     # --- inside ---
 
+    def _retry_refused(self, now: float) -> None:
+        """What no device could take is tried again once one could: `[memory]` has changed."""
+        for child in [c for c in self._table.workers() if c.is_refused]:
+            model = self._registry.by_index(child.model)
+            if model is None or isinstance(self._room.ask(child, model, now), swap.Never):
+                continue
+            self._lives.move(child, STOPPED)
+            self.reconcile(model, now)
+
     def _carry_out(self, act: rollout.Act, model: Model, now: float) -> None:
         child = act.child
         if child is None:
@@ -123,10 +133,10 @@ class Reconciler:
         2. It fits: spawn.
         3. Others make room: drain them, wait.
         4. It must wait.
-        5. It will never fit: failed, with the reason.
+        5. It will never fit, as devices are: failed, with the reason.
         """
         if child.needs_room and (idle := self._room.all_idle(child)):  # 1
-            self._wait(child, devices_of(child), "everything idle is unloaded first")
+            self._wait(child, devices_of(child), "everything idle is unloaded first", now)
             self._evict(idle, f"{child.name} ran out of memory", now)
             return
         answer = self._room.ask(child, model, now)
@@ -137,24 +147,33 @@ class Reconciler:
             child.slots = model.config.deployment.max_concurrency
             self._lives.spawn(child, now)
         elif isinstance(answer, swap.Evict):  # 3
-            self._wait(child, answer.devices, f"waits for {', '.join(answer.instances)} to unload")
+            reason = f"waits for {', '.join(answer.instances)} to unload"
+            self._wait(child, answer.devices, reason, now)
             self._place(child, model, answer.devices)
             self._evict(answer.instances, answer.reason, now)
         elif isinstance(answer, swap.Wait):  # 4
-            self._wait(child, answer.devices, answer.reason)
+            self._wait(child, answer.devices, answer.reason, now, answer.is_final)
             self._place(child, model, answer.devices)
         else:  # 5
             self._room.waiting.pop(child.id, None)
             self._lives.fail(child, answer.reason)
-            model.is_asked = False
+            child.is_refused, model.is_asked = True, False
 
     def _place(self, child: Child, model: Model, devices: tuple[str, ...]) -> None:
         child.device = ",".join(devices)
         child.need_bytes = self._room.need(model)
 
-    def _wait(self, child: Child, devices: tuple[str, ...], reason: str) -> None:
-        self._lives.wait(child)
+    def _wait(
+        self,
+        child: Child,
+        devices: tuple[str, ...],
+        reason: str,
+        now: float,
+        is_final: bool = False,
+    ) -> None:
+        self._lives.wait(child, now)
         child.is_stuck = not devices
+        child.is_blocked = is_final or now >= self._lives.load_deadline(child.started_at)
         self._room.waiting[child.id] = child
         if child.reason != reason:
             child.reason = reason
@@ -178,7 +197,7 @@ class Reconciler:
         """The new generation cannot start: the former one goes on, with the reason."""
         assert model.former is not None
         slots = self._table.replicas(model.index)
-        reasons = [c.reason for c in slots if c.state == FAILED or c.is_delayed]
+        reasons = [c.reason for c in slots if rollout.is_hopeless(c)]
         config, generation = model.former
         model.former = None
         if config is not model.config:
@@ -186,8 +205,9 @@ class Reconciler:
         model.generation = generation
         model.reason = f"the change could not be made: {reasons[0] if reasons else 'unknown'}"
         for child in slots:
-            if child.wanted and (child.state == FAILED or child.is_delayed):
+            if child.wanted and rollout.is_hopeless(child):
                 child.wanted = False
+                self._room.waiting.pop(child.id, None)
                 child.pardon()
                 self._lives.move(child, STOPPED)
         self._effects.note("model", model.name, model.reason)
@@ -197,8 +217,9 @@ class Reconciler:
         """What was asked for is reached, or a replacement is complete; or it failed: a model that
         a request loaded may be asked for again after a while."""
         wanted = [child for child in slots if child.wanted]
+        on_demand = model.is_on_demand or not model.config.deployment.autostart
         for child in wanted:
-            if model.is_on_demand and child.state == FAILED and child.act_at == math.inf:
+            if on_demand and child.state == FAILED and child.act_at == math.inf:
                 child.act_at = now + backoff_s(max(1, child.restarts))
         if any(child.state != READY for child in wanted):
             return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What the Controller looks at anew each time it needs it. What else can be changed while serving is
 # the Routers': they start again, and who connects meanwhile waits.
 OWN_SECTIONS = ("health", "memory")
-OWN_KEYS = ("timeouts.load_s", "timeouts.drain_s", "timeouts.start_s", "timeouts.grace_s")
+OWN_KEYS = tuple(f"timeouts.{key}_s" for key in ("load", "hang", "drain", "start", "grace"))
 
 
 class ReloadResult(msgspec.Struct):
@@ -83,6 +83,9 @@ def _apply(shell: ControllerShell, asked: ReloadPlan, raws: dict[str, RawConfig]
         core.replace_model(core.registry.find(change.old.model.name), change.new, now)
     for config in asked.added:
         core.add_model(config, now, is_runtime=False)
+    for config in asked.unchanged:
+        core.keep_model(core.registry.find(config.model.name), now)
+    core.registry.arrange(raws)
 
 
 def _apply_server(shell: ControllerShell, server: ServerConfig) -> list[str]:

@@ -58,7 +58,8 @@ def _roll(
 ) -> Act | None:
     """Replace former generations without a failed request.
 
-    1. The new generation fails, and none of it serves: back to the former.
+    1. The new generation fails, and none of it serves; or nobody serves, and what others keep will
+       not let it in: back to the former.
     2. None is left: done.
     3. An old one that nobody is served by: renew it in its slot.
     4. The one more finds no memory any more: go on without it.
@@ -68,8 +69,10 @@ def _roll(
     8. Else one at a time: renew an old one in its slot.
     """
     fresh = [child for child in wanted if child not in old]
+    serves = any(child.is_online for child in fresh)
     fails = any(child.state == FAILED or child.is_delayed for child in fresh)
-    if model.former is not None and fails and not any(child.is_online for child in fresh):  # 1
+    is_shut_out = any(c.is_blocked for c in fresh) and not any(c.is_online for c in old)
+    if model.former is not None and not serves and (fails or is_shut_out):  # 1
         return Act(ROLL_BACK)
     if not old:  # 2
         return None
@@ -86,6 +89,11 @@ def _roll(
     if can_surge():  # 7
         return Act(MORE)
     return Act(RENEW, old[0])  # 8
+
+
+def is_hopeless(child: Child) -> bool:
+    """It will not come up soon."""
+    return child.state == FAILED or child.is_delayed or child.is_blocked
 
 
 def wanted_count(model: Model, slots: Sequence[Child]) -> int:

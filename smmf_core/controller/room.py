@@ -6,10 +6,10 @@ anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from smmf_core.config import ModelConfig, ServerConfig
-from smmf_core.control_messages import RouterReport
 from smmf_core.controller import swap
 from smmf_core.controller.table import Table
 from smmf_core.lifecycle import DRAINING, READY, WAITING, Child
@@ -79,7 +79,7 @@ class Room:
             model=model.index,
             need_bytes=self.need(model),
             device=self._place(model),
-            gpus=max(1, deployment.gpus),
+            gpus=deployment.gpus or _parallel(model.config),
             may_evict=model.is_asked or (model.waiting > 0 and not serves),
             waiting=model.waiting,
             waited_s=max(waited, default=0.0),
@@ -87,13 +87,14 @@ class Room:
         )
 
     def _place(self, model: Model) -> str:
-        """What `device` means here: "auto" is a GPU where there is one and the engine uses it."""
-        device = model.config.deployment.device
-        if device != "auto":
-            return device
+        """What `device` means here: "auto" is a GPU where there is one and the engine uses it, and
+        wherever `gpus` asks for some."""
+        deployment = model.config.deployment
+        if deployment.device != "auto":
+            return deployment.device
         has_gpu = any(name.startswith(swap.CUDA) for name in self.budgets)
-        is_fit = model.config.model.backend in GPU_BACKENDS or model.config.deployment.gpus
-        return swap.CUDA if has_gpu and is_fit else swap.CPU
+        is_fit = has_gpu and model.config.model.backend in GPU_BACKENDS
+        return swap.CUDA if is_fit or deployment.gpus else swap.CPU
 
     def _devices(self, now: float) -> list[swap.Device]:
         budgets = {swap.CPU: UNBOUNDED, **self.budgets}
@@ -108,11 +109,7 @@ class Room:
         ]
 
     def _holdings(self) -> list[swap.Holding]:
-        in_flight: dict[int, int] = {}
-        for router in self._table.routers():
-            if isinstance(router.report, RouterReport):
-                for worker, count in router.report.workers:
-                    in_flight[worker] = in_flight.get(worker, 0) + count
+        in_flight = self._table.in_flight()
         return [
             self._holding(child, in_flight.get(child.id, 0))
             for child in self._table.workers()
@@ -136,6 +133,12 @@ class Room:
             ready_at=child.ready_at or 0.0,
             load_s=child.load_s,
         )
+
+
+def _parallel(config: ModelConfig) -> int:
+    """Devices that an engine is told to spread one replica over, in vLLM's words."""
+    counts = [config.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")]
+    return max(1, math.prod(count for count in counts if isinstance(count, int)))
 
 
 UNBOUNDED = 1 << 62  # bytes: the budget of RAM until it is told

@@ -87,6 +87,7 @@ class ControllerShell:
         self.raws: dict[str, RawConfig] = {}
         self.on_change: Callable[[Child, str], None] = lambda child, former: None
         self.on_settled: Callable[[], None] = lambda: None  # after each turn
+        self.on_kept: Callable[[], None] = lambda: None  # after wishes have changed
         self.started_at = time.time()
         self._connections = Connections(run_dir.path, self)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -303,7 +304,7 @@ class ControllerShell:
             return
         if self._is_stale:
             self._is_stale = False
-            message = self.core.registry_message()
+            message = self.core.registry_message(time.monotonic())
             for router in self.core.routers():
                 if router.connected:
                     self.send(router, message)
@@ -328,6 +329,7 @@ class ControllerShell:
         changed, self.core.models.changed = self.core.models.changed, set()
         if changed and not self.core.is_stopping:
             wishes.save(self.run_dir.path, self.core.registry, self.raws)
+            self.on_kept()
         self._touched |= changed
         if self._memory is not None and self._is_recalled and self._touched:
             touched, self._touched = self._touched, set()

@@ -9,7 +9,7 @@ import sys
 
 import msgspec
 
-from smmf_core.config import ModelConfig, ServerConfig
+from smmf_core.config import Deployment, ModelConfig, Routing, ServerConfig
 from smmf_core.controller.table import ROUTER
 from smmf_core.environments.interpreter import interpreter
 from smmf_core.errors import CannotStart
@@ -32,7 +32,7 @@ class Specs:
         config = self._config(child)
         if child.role == ROUTER or config is None:
             return _router_spec(self._server)
-        return _encode(msgspec.structs.replace(config, source=""))
+        return _encode(_worker_spec(config))
 
     def digest(self, child: Child) -> str:
         """ "" for a Worker of a model that is no more."""
@@ -61,6 +61,26 @@ class Specs:
     def _config(self, child: Child) -> ModelConfig | None:
         model = self._registry.by_index(child.model)
         return model.config if model is not None else None
+
+
+def _worker_spec(config: ModelConfig) -> ModelConfig:
+    """What Workers use. One that is placed on a certain GPU sees that one only, as its first."""
+    plain = Deployment()
+    device = config.deployment.device
+    deployment = msgspec.structs.replace(
+        config.deployment,
+        device="cuda:0" if device.startswith("cuda:") else device,
+        weight=plain.weight,
+        memory_gib=plain.memory_gib,
+        autostart=plain.autostart,
+        min_replicas=plain.min_replicas,
+        max_replicas=plain.max_replicas,
+        keep_alive=plain.keep_alive,
+    )
+    model = msgspec.structs.replace(config.model, aliases=[], cost=0.0)
+    return msgspec.structs.replace(
+        config, model=model, deployment=deployment, inference={}, routing=Routing(), source=""
+    )
 
 
 def _router_spec(config: ServerConfig) -> bytes:

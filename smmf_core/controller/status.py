@@ -5,7 +5,8 @@ Pure; owns the words, and whether a wish is fulfilled. Must not change anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 
 from smmf_core.config import Limits
 from smmf_core.control_messages import (
@@ -16,7 +17,9 @@ from smmf_core.control_messages import (
 )
 from smmf_core.controller.table import Table
 from smmf_core.lifecycle import (
+    BACKOFF,
     DRAINING,
+    FAILED,
     LOADING,
     SETTLED,
     STARTING,
@@ -27,6 +30,7 @@ from smmf_core.lifecycle import (
 )
 from smmf_core.registry import LiveRegistry, Model
 
+OFFLINE = "offline (by the operator)"
 CLEAR_PROGRESS = 0.05  # below it, a remembered load tells more than what has been seen of this one
 
 
@@ -76,15 +80,30 @@ def ready_in(model: Model, child: Child, now: float) -> float:
     return 0.0
 
 
+def retry_in(replicas: Iterable[Child], now: float) -> float:
+    """Seconds until one that died is tried again; 0: none is to be."""
+    due = [c.act_at for c in replicas if c.wanted and c.state in (BACKOFF, FAILED)]
+    at = min(due, default=math.inf)
+    return max(1.0, at - now) if at < math.inf else 0.0
+
+
 def has_reached(model: Model, replicas: list[Child]) -> bool:
     """It is what is wanted of it, or will not be without help.
 
     1. Nothing is wanted: nothing lives.
-    2. Each replica that is wanted is ready, failed or stuck, and no other one lives.
+    2. Each replica that is wanted is at rest, and no other one lives.
     """
     if model.is_removed or not model.desired:  # 1
         return not any(child.is_alive for child in replicas)
-    return all(c.is_settled if c.wanted else not c.is_alive for c in replicas)  # 2
+    return all(is_at_rest(model, c) if c.wanted else not c.is_alive for c in replicas)  # 2
+
+
+def is_at_rest(model: Model | None, child: Child) -> bool:
+    """It goes nowhere by itself. What was asked for, and waits for the memory of others that are in
+    use, does: they will be idle, or have had their turn."""
+    is_asked = model is not None and model.is_asked
+    waits_for_others = is_asked and child.is_stuck and not child.is_blocked
+    return child.is_settled and not waits_for_others
 
 
 def is_placed(child: Child) -> bool:
@@ -93,7 +112,12 @@ def is_placed(child: Child) -> bool:
 
 
 def registry_message(
-    registry: LiveRegistry, table: Table, limits: Limits, is_settled: bool
+    registry: LiveRegistry,
+    table: Table,
+    limits: Limits,
+    is_settled: bool,
+    need: Callable[[Model], int],
+    now: float,
 ) -> Registry:
     """All models and living Workers. Linear in both."""
     models: list[ModelEntry] = []
@@ -102,7 +126,10 @@ def registry_message(
         replicas = table.replicas(model.index)
         found = status_of(model, replicas)
         reason = "" if found.state == "ready" else found.reason
-        models.append(model.entry(found.state, reason, limits))
+        retry_in_s = retry_in(replicas, now) if found.state == "failed" else 0.0
+        if retry_in_s:
+            reason = f"{reason}; starts again in {math.ceil(retry_in_s)} s"
+        models.append(model.entry(found.state, reason, limits, need(model), retry_in_s))
         weight = model.config.deployment.weight
         workers += [
             WorkerEntry(c.id, c.incarnation, c.model, c.name, weight, is_placed(c))
@@ -113,8 +140,11 @@ def registry_message(
 
 
 def _reason(children: Iterable[Child]) -> str:
-    reasons = (c.reason or c.unwell or c.removed or "offline" * c.is_offline for c in children)
-    return next(filter(None, reasons), "")
+    """The first; that one is offline says least."""
+    found = list(children)
+    reasons = filter(None, (c.reason or c.unwell or c.removed for c in found))
+    by_operator = OFFLINE if any(child.is_offline for child in found) else ""
+    return next(reasons, by_operator)
 
 
 def _why(state: str, model: Model, replicas: list[Child]) -> str:

@@ -111,6 +111,7 @@ class Evict:
 class Wait:
     reason: str
     devices: tuple[str, ...] = ()  # where it will fit once what drains there is gone; (): unknown
+    is_final: bool = False  # it takes somebody's word, or another program's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +156,9 @@ def plan(
     2. It will fit when what drains is gone: wait there.
     3. It fits once idle, unpinned ones are evicted: the fewest, then the emptiest.
     4. It fits once busy ones that had their turn give way, likewise.
-    5. It would fit, but for busy ones or other programs: wait.
-    6. It does not fit, or only pinned ones are in the way: never.
+    5. It would fit, but for busy ones: wait.
+    6. It would fit, but for pinned ones, its own model's or other programs: wait for help.
+    7. It does not fit: never.
     """
     groups = _groups(want, devices)
     if not groups:
@@ -180,8 +182,8 @@ def _rank(answer: Plan) -> tuple[int, int]:
     if isinstance(answer, Evict):
         return (4 if answer.is_turn else 3), len(answer.instances)
     if isinstance(answer, Wait):
-        return (2 if answer.devices else 5), 0
-    return 6, 0
+        return (2 if answer.devices else 6 if answer.is_final else 5), 0
+    return 7, 0
 
 
 def _groups(want: Want, devices: Sequence[Device]) -> list[tuple[Device, ...]]:
@@ -196,7 +198,7 @@ def _groups(want: Want, devices: Sequence[Device]) -> list[tuple[Device, ...]]:
 def _no_device(want: Want, devices: Sequence[Device]) -> str:
     names = [device.name for device in devices if device.name.startswith(CUDA)]
     if not names:
-        return f'there is no GPU here for [deployment] device = "{want.device}"'
+        return f'there is no GPU here for [deployment] device = "{want.device}" or gpus'
     if want.device != CUDA and want.device not in names:
         return f"there is no {want.device} here ([deployment] device), only {', '.join(names)}"
     return f"[deployment] gpus = {want.gpus}, but here are only {', '.join(names)}"
@@ -286,17 +288,23 @@ class _Room:
         return tuple(instance for instance in chosen if instance in gone)
 
     def _in_the_way(self, leaving: frozenset[str]) -> Plan:
-        """Why it must wait, or cannot come at all."""
-        pinned = {h.instance for h in self._held if h.is_pinned and h.instance not in leaving}
+        """Why it must wait."""
+        staying = [h for h in self._held if h.instance not in leaving]
+        pinned = {h.instance for h in staying if h.is_pinned}
+        own = {h.instance for h in staying if h.model == self._want.model}
         movable = {h.instance for h in self._held} - pinned
+        where = _names(self._names)
+        if self._is_enough(movable - own):
+            return Wait(f"no memory on {where}: {self._who(movable - own - leaving)}")
         if self._is_enough(movable):
-            return Wait(f"no memory on {_names(self._names)}: {self._who(movable - leaving)}")
+            return Wait(f"no memory on {where} beside {_names(own)}", is_final=True)
         if self._is_enough(movable, measured=False):
-            return Wait(f"other programs take too much of the memory of {_names(self._names)}")
-        return Never(
-            f"needs {gib(self._share)} on {_names(self._names)}, where pinned models "
-            f"({_names(pinned)}) leave less: unpin one, or raise [memory] budget_gib"
+            return Wait(f"other programs take too much of the memory of {where}", is_final=True)
+        reason = (
+            f"needs {gib(self._share)} on {where}, where pinned models ({_names(pinned)}) "
+            "leave less: unpin one, or raise [memory] budget_gib"
         )
+        return Wait(reason, is_final=True)
 
     def _who(self, instances: Iterable[str]) -> str:
         if not self._want.may_evict:

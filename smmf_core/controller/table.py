@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from smmf_core.control_messages import RouterReport
 from smmf_core.errors import ControlError
 from smmf_core.lifecycle import STOPPED, Child
 from smmf_core.registry import Model
@@ -47,6 +48,7 @@ class Table:
             self._of_model[child.model].remove(child)
             if self._names.get(child.name) is child:
                 del self._names[child.name]
+                self._ids.pop(child.name, None)  # a later one of that name is another
 
     def workers(self) -> Iterator[Child]:
         return (child for child in self.children.values() if child.role == WORKER)
@@ -58,6 +60,16 @@ class Table:
         """All slots of a model, by its index; also those that do not run."""
         return self._of_model.setdefault(model, [])
 
+    def in_flight(self) -> dict[int, int]:
+        """Requests that Routers have open, by Worker; those with none are missing."""
+        counts: dict[int, int] = {}
+        for router in self.routers():
+            if isinstance(router.report, RouterReport):
+                for worker, count in router.report.workers:
+                    if count:
+                        counts[worker] = counts.get(worker, 0) + count
+        return counts
+
     def find(self, name: str) -> Child:
         """A replica by its name. Raises ControlError for an unknown one."""
         found = self._names.get(name)
@@ -68,9 +80,16 @@ class Table:
     def free_slot(self, model: Model) -> Child:
         """The one with the smallest number that does not run and was not stopped by itself."""
         number = 0
-        while (child := self.slot(model, number)).state != STOPPED or child.is_stopped:
+        while not self._is_free(f"{model.name}-{number}", model):
             number += 1
-        return child
+        return self.slot(model, number)
+
+    def _is_free(self, name: str, model: Model) -> bool:
+        """A former model of that name may still have it, for as long as it drains."""
+        found = self._names.get(name)
+        if found is None:
+            return True
+        return found.model == model.index and found.state == STOPPED and not found.is_stopped
 
     def slot(self, model: Model, number: int) -> Child:
         name = f"{model.name}-{number}"

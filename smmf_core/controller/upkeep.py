@@ -17,6 +17,8 @@ from smmf_core.controller.table import Table
 from smmf_core.lifecycle import DRAINING, FAILED, READY, Child
 from smmf_core.registry import LiveRegistry, Model
 
+Life = tuple[int, int]  # (Worker, incarnation)
+
 
 class Upkeep:
     """Of all replicas and models."""
@@ -36,7 +38,7 @@ class Upkeep:
         self._lives = lives
         self._models = models
         self._effects = effects
-        self._healths: dict[str, tuple[int, InstanceHealth]] = {}  # name -> (incarnation, ...)
+        self._healths: dict[str, tuple[Life, InstanceHealth]] = {}
         self._queues: dict[int, QueueHealth] = {}
         self._scalers: dict[int, tuple[tuple[int, int], Autoscaler]] = {}
         self._serial = 0
@@ -58,14 +60,6 @@ class Upkeep:
         child.measured_bytes = used_bytes
         self._health(child).on_memory(used_bytes, allowed_bytes)
 
-    def forget(self, model: Model) -> None:
-        """It is registered no more."""
-        self._queues.pop(model.index, None)
-        self._scalers.pop(model.index, None)
-
-    def forget_replica(self, name: str) -> None:
-        self._healths.pop(name, None)
-
     def set_limits(self) -> None:
         """`[health]` has changed: everybody is judged anew."""
         self._healths.clear()
@@ -83,19 +77,33 @@ class Upkeep:
     # --- what follows ---
 
     def tick(self, now: float) -> None:
+        self._forget()
+        in_flight = self._table.in_flight()
         for child in list(self._table.workers()):
-            if child.is_alive:
-                self._judge(child, now)
+            if child.state == DRAINING:
+                self._judge_leaving(child, now)
+            elif child.is_alive:
+                self._judge(child, child.id in in_flight, now)
         for model in list(self._registry):
             if model.is_wanted and not (model.is_stopped or model.is_removed):
                 self._judge_queue(model, now)
                 if model.config.deployment.is_autoscaled:
                     self._scale(model, now)
 
-    def _judge(self, child: Child, now: float) -> None:
+    def _forget(self) -> None:
+        """Replicas and models that are no more."""
+        for name in self._healths.keys() - {child.name for child in self._table.workers()}:
+            del self._healths[name]
+        for kept in (self._queues, self._scalers):
+            for index in [index for index in kept if self._registry.by_index(index) is None]:
+                del kept[index]
+
+    def _judge(self, child: Child, is_busy: bool, now: float) -> None:
         own = self._health(child)
         is_ready = child.state == READY and not child.adopting
-        verdicts = own.judge(is_ready, bool(child.removed), now)
+        verdicts = own.judge(is_ready, bool(child.removed), now, self._may_restart(child))
+        if is_ready and (why := self._hangs(child, is_busy, now)):
+            verdicts.append(Verdict(health.RESTART, health.HANG, why))
         if not any(verdict.kind == health.REMOVE for verdict in verdicts):
             self._set_unwell(child, "")
         for verdict in verdicts:
@@ -103,6 +111,24 @@ class Upkeep:
         if child.removed and child.state == READY and own.wants_probe(now):
             self._serial += 1
             self._effects.send(child, Probe(self._serial))
+
+    def _judge_leaving(self, child: Child, now: float) -> None:
+        """It is to end by itself: by signals when it beats no more, or does not even listen."""
+        why = self._health(child).lost_beat(now) or self._hangs(child, True, now)
+        if why and not child.kills:
+            self._effects.note("alert", child.name, f"ended by signals: {why}")
+            self._lives.escalate(child, now)
+
+    def _hangs(self, child: Child, has_work: bool, now: float) -> str:
+        """Why it is taken for hung; "": it is not."""
+        timeouts = self.config.timeouts
+        answer_s = max(timeouts.first_token_s, timeouts.inference_s)
+        return self._health(child).pulse.judge(has_work, timeouts.hang_s, answer_s, now)
+
+    def _may_restart(self, child: Child) -> bool:
+        """Whether its restart leaves another one in rotation, where there are several."""
+        others = [c for c in self._table.replicas(child.model) if c.wanted and c is not child]
+        return not child.is_online or not others or any(c.is_online for c in others)
 
     def _judge_queue(self, model: Model, now: float) -> None:
         queue = self._queues.get(model.index)
@@ -121,8 +147,10 @@ class Upkeep:
         """1. ALERT, CLEAR: only told.
         2. REMOVE: out of rotation, unless it is the last one there.
         3. RETURN: back into it.
-        4. RESTART: drained, then replaced; one that does not even beat is ended by signals.
+        4. RESTART: drained, then replaced; one that does not beat, or hangs, is ended by signals.
+           Else it waits until another one is in rotation.
         """
+        is_lost = verdict.cause in (health.HEARTBEAT, health.HANG)
         if verdict.kind in (health.ALERT, health.CLEAR):  # 1
             self._effects.note("alert", child.name, verdict.reason)
         elif child.state != READY:
@@ -132,11 +160,11 @@ class Upkeep:
         elif verdict.kind == health.RETURN:  # 3
             child.removed = ""
             self._tell(child, f"returned to rotation: {verdict.reason}", now)
-        else:  # 4
+        elif is_lost or self._may_restart(child):  # 4
             child.total_restarts += 1
             child.reason = f"restarted: {verdict.reason}"
             self._effects.note("alert", child.name, child.reason)
-            if verdict.cause == health.HEARTBEAT:
+            if is_lost:
                 self._lives.move(child, DRAINING)
                 self._lives.escalate(child, now)
             else:
@@ -170,13 +198,13 @@ class Upkeep:
 
     def _health(self, child: Child) -> InstanceHealth:
         """Of the slot; a new process begins with a clean sheet."""
+        life = child.id, child.incarnation
         found = self._healths.get(child.name)
         if found is None:
-            found = child.incarnation, InstanceHealth(self.config.health)
-            self._healths[child.name] = found
-        elif found[0] != child.incarnation:
+            found = self._healths[child.name] = life, InstanceHealth(self.config.health)
+        elif found[0] != life:
             found[1].begin()
-            found = self._healths[child.name] = child.incarnation, found[1]
+            found = self._healths[child.name] = life, found[1]
         return found[1]
 
     def _scale(self, model: Model, now: float) -> None:

@@ -12,8 +12,8 @@ from smmf_core.controller.lives import Effects, Lives
 from smmf_core.controller.reconcile import Reconciler
 from smmf_core.controller.room import Room
 from smmf_core.controller.table import Table
-from smmf_core.errors import ControlError
-from smmf_core.lifecycle import BACKOFF, FAILED, STOPPED, Child
+from smmf_core.errors import ConfigError, ControlError
+from smmf_core.lifecycle import BACKOFF, FAILED, STOPPED, WAITING, Child
 from smmf_core.registry import LiveRegistry, Model
 
 BY_OPERATOR = "stopped by the operator"
@@ -39,9 +39,9 @@ class Verbs:
         if replicas is not None:
             self._scale(model, replicas)
         elif not model.target:
-            self._scale(model, max(1, model.config.deployment.replicas))
-        model.is_stopped, model.is_wanted, model.is_on_demand = False, True, False
-        model.is_asked, model.last_used, model.reason = True, now, ""
+            model.target, model.is_scaled = max(1, model.config.deployment.replicas), True
+        model.is_stopped, model.is_on_demand, model.reason = False, False, ""
+        self._ask(model, now)
         for child in self.table.replicas(model.index):
             child.is_stopped = False
         self._try_again(model)
@@ -70,7 +70,7 @@ class Verbs:
         """
         self._check_kept(model)
         self._scale(model, replicas)
-        model.is_wanted, model.is_asked, model.last_used = True, True, now
+        self._ask(model, now)
         for child in self.table.replicas(model.index):
             child.is_stopped = False
         self._changed(model, now)
@@ -107,8 +107,9 @@ class Verbs:
         """
         leaving = self.registry.named(config.model.name)
         if leaving is not None and leaving.is_removed:
-            leaving.is_removed, leaving.is_wanted = False, config.deployment.autostart
-            self.replace_model(leaving, config, now)
+            self._bring_back(leaving, config, now)
+            leaving.is_runtime, leaving.is_stopped = is_runtime, is_stopped
+            self._changed(leaving, now)
             return leaving
         model = self.registry.add(config, int(now + self.unix_offset_s))
         model.is_runtime, model.is_stopped, model.last_used = is_runtime, is_stopped, now
@@ -139,6 +140,12 @@ class Verbs:
         self._try_again(model)
         self._changed(model, now)
 
+    def keep_model(self, model: Model, now: float) -> None:
+        """Its files have it as it is: a change that could not be made is wanted no more."""
+        if model.reason and not model.is_removed:
+            model.reason = ""
+            self._changed(model, now)
+
     def point_alias(self, alias: str, model: Model, now: float) -> None:
         """Raises ControlError: it is a model's own name."""
         self._check_kept(model)
@@ -157,16 +164,16 @@ class Verbs:
         model = self._wanted_model(child)
         child.is_stopped = False
         child.pardon()
-        model.is_wanted, model.is_asked, model.last_used = True, True, now
+        self._ask(model, now)
         if child.state in (FAILED, BACKOFF):
             self.lives.move(child, STOPPED)
         if not child.wanted and self._has_place(model):
             child.wanted = True
         self._changed(model, now)
         if not child.wanted:
+            count = f"{model.target} replica{'s' if model.target > 1 else ''}"
             raise ControlError(
-                f"{model.name} has its {model.target} replicas without {child.name}: "
-                f"scale it up to have more"
+                f"{model.name} has its {count} without {child.name}: scale it up to have more"
             )
 
     def stop_instance(self, child: Child, force: bool, timeout_s: float | None, now: float) -> None:
@@ -202,9 +209,34 @@ class Verbs:
             self.models.reconcile(model, now)
         self._effects.publish()
 
+    def _ask(self, model: Model, now: float) -> None:
+        """Others make room for it, and whoever asked waits for that from now on."""
+        model.is_wanted, model.is_asked, model.last_used = True, True, now
+        for child in self.table.replicas(model.index):
+            if child.state == WAITING:
+                child.started_at = now
+
+    def _bring_back(self, model: Model, config: ModelConfig, now: float) -> None:
+        """It was to be removed, and still drains. Raises ConfigError, and it is removed."""
+        model.is_removed = False
+        try:
+            self.replace_model(model, config, now)
+        except ConfigError:
+            model.is_removed = True
+            raise
+        model.is_wanted = config.deployment.autostart
+        model.is_on_demand = not model.is_wanted
+
     def _scale(self, model: Model, replicas: int) -> None:
         if not 0 <= replicas <= MAX_REPLICAS:
             raise ControlError(f"replicas must be from 0 to {MAX_REPLICAS}, not {replicas}")
+        bounds = model.config.deployment
+        least, most = bounds.min_replicas, bounds.max_replicas or 1
+        if replicas and least is not None and not least <= replicas <= most:
+            raise ControlError(
+                f"{model.name} scales by itself between {least} and {most} replicas "
+                "([deployment] min_replicas, max_replicas)"
+            )
         model.target, model.is_scaled = replicas, True
 
     def _renew(self, model: Model, former: ModelConfig | None = None) -> None:

@@ -123,6 +123,8 @@ class Channel:
                 )
             except BlockingIOError:
                 break
+            except ConnectionResetError:  # it ended with words of ours unread: told once, and
+                continue  # before its own last words, which are still to be read (unix(7))
             except OSError:
                 self.close()
                 break

@@ -139,17 +139,19 @@ def test_each_may_be_started_again(cluster: Cluster) -> None:
 
 
 def test_one_file_for_all_three_with_its_keys(folder: Path) -> None:
-    """Each role's process sends the key that the file gives to the API server."""
+    """They are the API server's: it brings them, and each role's process sends one."""
     admin, server = free_port(), Server(folder)
     file = folder / "all.toml"
     file.write_text(
-        f"[service.model.controller]\nport = {admin}\n"
+        f'[service.model.controller]\nhost = "0.0.0.0"\nport = {admin}\n'
         f'[service.model.api]\nport = {server.port}\napi_keys = "{KEY}"\n' + dbgpt_models("a")
     )
     environment = {**server.environment, "SMMF_URL": f"http://127.0.0.1:{admin}"}
     for role, flags in (("controller", ["-d"]), ("worker", []), ("apiserver", [])):
         done = run(["start", role, "-c", str(file), *flags], environment)
         assert done.returncode == 0, done.stderr
+        if role != "apiserver":
+            assert run(["list"], environment).returncode == 0, "it brings the keys"
     assert with_key(server, "a") == 200
     keyless = run(["list"], environment)
     assert keyless.returncode == 1

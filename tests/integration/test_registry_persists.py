@@ -131,6 +131,20 @@ def test_what_was_done_at_run_time_is_there_after_a_restart(server: Server, url:
     registry.close()
 
 
+def test_what_was_stopped_is_not_loaded_at_the_next_start(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "local-off.toml").write_text(echo_toml("off"))
+    server.start()
+    server.admin("POST", "/admin/v1/models/off:stop")
+    assert server.stop() == 0
+    server.start()
+    server.wait_admin()
+    began = server.admin("GET", "/admin/v1/health")["started_at"]
+    events = server.admin("GET", "/admin/v1/events?instance=off-0")
+    assert [row for row in events if row["time"] > began] == []
+    assert models(server)["off"]["status"] == "stopped"
+    assert "off is stopped (stopped by the operator); `smmf start off`" in server.log.read_text()
+
+
 def test_a_file_that_is_deleted_and_broken_costs_no_request(server: Server, tmp_path: Path) -> None:
     file = file_of(tmp_path)
     server.start()

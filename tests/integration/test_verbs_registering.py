@@ -162,6 +162,19 @@ def test_reload_touches_only_what_changed(server: Server, tmp_path: Path) -> Non
     assert before["a-0"] not in after.values()
 
 
+def test_reload_brings_models_back_in_the_order_of_their_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"local-{name}.toml").write_text(echo_toml(name))
+    started = Server(tmp_path).start()
+    try:
+        said(started, "rm", "a")
+        assert names(started) == ["b"]
+        said(started, "reload")
+        assert names(started) == ["a", "b"]
+    finally:
+        assert started.stop() == 0
+
+
 def test_reload_of_a_wrong_file_changes_nothing(server: Server, tmp_path: Path) -> None:
     (tmp_path / "local-a.toml").write_text("[model\n")
     assert "local-a.toml:1: " in refused(server, "reload")
@@ -177,6 +190,10 @@ def test_a_change_that_does_not_load_leaves_the_former_serving(
         message = refused(server, *verb)
         assert message.startswith("a is changed, but it serves as before: "), message
         assert words(server, "a") == 1
+    assert "the change could not be made" in read(server, "show", "a")["reason"]
+    file.write_text(echo_toml("a", engine={"tokens": 1}))
+    assert said(server, "reload") == "nothing has changed\n"
+    assert read(server, "show", "a")["reason"] == "", "nobody wants that change any more"
 
 
 def test_the_server_reloads_on_a_hang_up(server: Server, tmp_path: Path) -> None:

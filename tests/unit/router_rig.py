@@ -74,12 +74,14 @@ class Rig:
         for worker in range(workers):
             self.up(worker)
 
-    def registry(self, state: str = "ready", reason: str = "", online: bool = True) -> None:
+    def registry(
+        self, state: str = "ready", reason: str = "", online: bool = True, retry_in_s: float = 0.0
+    ) -> None:
         model = cm.ModelEntry(
             index=0, name="m", aliases=["alias"], task="generate", backend="echo", state=state,
             reason=reason, created=1, context_length=100, strategy="least_connections",
             max_queue=self.limits.get("max_queue", 0), max_queue_tokens=0, defaults={},
-            capabilities=[],
+            capabilities=[], retry_in_s=retry_in_s,
         )  # fmt: skip
         workers = [
             cm.WorkerEntry(w, i, 0, f"m-{w}", 1.0, online) for w, i in self.incarnations.items()

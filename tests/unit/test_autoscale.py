@@ -123,6 +123,18 @@ def test_an_idle_model_goes_down_to_its_minimum_but_not_to_zero() -> None:
         assert service.trace[-1] == wanted
 
 
+def test_what_the_operator_added_stays_for_a_while() -> None:
+    scaler = Autoscaler(1, 4)
+    assert [scaler.wanted(idle(1), float(now)) for now in range(3)] == [1, 1, 1]
+    assert [scaler.wanted(idle(3), now) for now in (3.0, 10.0)] == [3, 3]
+    counts = [scaler.wanted(idle(3), 10.0 + 5 * n) for n in range(100)]
+    assert counts[-1] == 1, "as any others that nobody needs"
+
+
+def idle(replicas: int) -> Load:
+    return Load(waiting=0, running=0, oldest_wait_s=0.0, slots=4, ready=replicas, replicas=replicas)
+
+
 def test_one_that_is_not_loaded_is_left_to_its_first_request() -> None:
     scaler = Autoscaler(0, 4)
     assert scaler.wanted(Load(9, 0, 30.0, SLOTS, ready=0, replicas=0), 0.0) == 0

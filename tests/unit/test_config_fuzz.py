@@ -78,7 +78,7 @@ REMOTE = file(
 )
 SERVER = file(
     server=section(*fields(Server), "tls_cert"),
-    timeouts=section(*fields(Timeouts), "hang_s"),
+    timeouts=section(*fields(Timeouts), "failover_wait_s"),
     health=section(*fields(Health)),
     registry=section(*fields(Registry)),
     memory=section(*fields(Memory)),

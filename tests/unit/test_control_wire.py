@@ -187,6 +187,17 @@ def test_end_of_file_comes_after_the_last_words(pair: Pair) -> None:
     controller.send(Drain(1.0))  # to nobody: no error
 
 
+def test_last_words_are_heard_also_of_one_that_did_not_listen(pair: Pair) -> None:
+    """The kernel tells first that what was sent to it is lost."""
+    controller, child = pair
+    report = RouterReport([], [], 0, "ready", b"m")
+    controller.send(Drain(1.0))
+    child.send(report)
+    child.close()
+    assert [message for message, _ in controller.receive()] == [report]
+    assert controller.closed
+
+
 @pytest.mark.parametrize("junk", [b"\x00\xc1", b"\x00" + msgspec.msgpack.encode(["Nobody"])])
 def test_a_malformed_message_ends_the_connection(junk: bytes) -> None:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

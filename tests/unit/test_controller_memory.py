@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from controller_rig import R0, Rig, model
 
@@ -79,14 +80,88 @@ def test_a_pinned_model_never_makes_room() -> None:
     rig.core.pin_model(find(rig, "a"), True, 2.0)
     rig.core.on_load_wanted(find(rig, "b").index, 3.0)
     assert drained(rig) == []
-    assert rig.child("b-0").state == FAILED
-    assert "unpin one" in rig.core.status_of(find(rig, "b")).reason
+    status = rig.core.status_of(find(rig, "b"))
+    assert status.state == "starting"
+    assert "unpin one" in status.reason
+    assert rig.core.has_reached(find(rig, "b")), "it takes the operator's word"
+
+
+@pytest.mark.parametrize("word", ["unpin", "stop", "rm", "scale", "budget"])
+def test_what_pinned_models_kept_out_comes_in_once_there_is_room(word: str) -> None:
+    rig = rig_of(on_demand("a"), on_demand("b"))
+    load(rig, "a", 1.0)
+    rig.core.pin_model(find(rig, "a"), True, 2.0)
+    rig.core.start_model(find(rig, "b"), None, 3.0)
+    assert rig.take("spawn") == []
+    {
+        "unpin": lambda: rig.core.pin_model(find(rig, "a"), False, 4.0),
+        "stop": lambda: rig.core.stop_model(find(rig, "a"), True, None, 4.0),
+        "rm": lambda: rig.core.remove_model(find(rig, "a"), 4.0),
+        "scale": lambda: rig.core.scale_model(find(rig, "a"), 0, 4.0),
+        "budget": lambda: rig.core.budgets.update(cpu=4 * GIB),
+    }[word]()
+    if word != "budget":
+        end(rig, "a-0", 5.0)
+    rig.core.on_tick(6.0)
+    assert rig.child("b-0").state == STARTING
 
 
 def test_what_is_larger_than_the_budget_fails_with_the_knob() -> None:
     rig = rig_of(model("a", memory_gib=3.0))
     assert rig.child("a-0").state == FAILED
     assert "[memory] budget_gib" in rig.core.status_of(find(rig, "a")).reason
+    rig.core.on_tick(1.0)
+    assert rig.child("a-0").state == FAILED
+    rig.core.budgets["cpu"] = 3 * GIB
+    rig.core.on_tick(2.0)
+    assert rig.child("a-0").state == STARTING
+
+
+def test_gpus_without_one_fail_with_the_knob() -> None:
+    rig = rig_of(model("a", gpus=1))
+    assert rig.child("a-0").state == FAILED
+    assert "no GPU here for [deployment]" in rig.child("a-0").reason
+    assert rig.child("a-0").reason.endswith("gpus")
+
+
+def test_whoever_starts_a_model_waits_for_what_is_in_use() -> None:
+    rig = rig_of(on_demand("a"), on_demand("b"))
+    load(rig, "a", 1.0)
+    rig.use(find(rig, "a").index, running=1, now=2.0)
+    wanted = find(rig, "b")
+    rig.core.start_model(wanted, None, 2.5)
+    assert "in use" in rig.core.status_of(wanted).reason
+    assert not rig.core.has_reached(wanted), "a may be idle at any time"
+    rig.use(find(rig, "a").index, running=0, now=3.0)
+    assert drained(rig) == ["a-0"]
+    assert not rig.core.has_reached(wanted)
+    end(rig, "a-0", 4.0)
+    rig.start_all(5.0)
+    assert rig.core.has_reached(wanted)
+    assert rig.core.status_of(wanted).state == "ready"
+
+
+def test_but_not_for_longer_than_a_load_may_take() -> None:
+    """load_s is 900 here; another word begins the wait anew."""
+    rig = rig_of(on_demand("a"), on_demand("b"))
+    load(rig, "a", 1.0)
+    rig.use(find(rig, "a").index, running=1, now=2.0)
+    wanted = find(rig, "b")
+    rig.core.start_model(wanted, None, 10.0)
+    rig.core.on_tick(909.0)
+    assert not rig.core.has_reached(wanted)
+    rig.core.on_tick(910.0)
+    assert rig.core.has_reached(wanted)
+    assert rig.child("b-0").state == WAITING, "it goes on all the same"
+    rig.core.start_model(wanted, None, 950.0)
+    assert not rig.core.has_reached(wanted)
+
+
+def test_a_replica_that_has_no_room_beside_its_own_is_not_waited_for() -> None:
+    rig = rig_of(model("a", memory_gib=1.5))
+    rig.core.scale_model(find(rig, "a"), 2, 1.0)
+    assert rig.core.has_reached(find(rig, "a"))
+    assert rig.core.status_of(find(rig, "a")).reason == "no memory on cpu beside a-0"
 
 
 def test_at_the_start_nobody_is_put_out() -> None:
@@ -116,6 +191,19 @@ def test_what_is_promised_is_not_given_to_another() -> None:
     end(rig, "a-0", 11.0)
     assert rig.child("b-0").state == STARTING
     assert rig.child("c-0").state == WAITING
+
+
+def test_a_change_that_pinned_models_leave_no_room_for_is_undone() -> None:
+    small, large = model("a", memory_gib=1.0), model("a", memory_gib=1.5)
+    rig = rig_of(small, model("b", memory_gib=1.0))
+    rig.core.pin_model(find(rig, "b"), True, 1.0)
+    rig.core.replace_model(find(rig, "a"), msgspec.structs.replace(large, engine={"x": 1}), 2.0)
+    end(rig, "a-0", 3.0)
+    assert find(rig, "a").config is small
+    rig.start_all(4.0)
+    status = rig.core.status_of(find(rig, "a"))
+    assert status.state == "ready"
+    assert status.reason.startswith("the change could not be made: needs 1.5 GiB on cpu")
 
 
 # --- out of memory ---
@@ -163,6 +251,16 @@ def test_what_a_request_loaded_and_failed_may_be_asked_for_again() -> None:
     rig.take()
     rig.core.on_load_wanted(find(rig, "a").index, 500.0)
     assert rig.take("spawn") == [("spawn", "a-0", 3)]
+
+
+def test_also_what_the_operator_had_started() -> None:
+    rig = rig_of(on_demand("a", 0.5))
+    rig.core.start_model(find(rig, "a"), None, 1.0)
+    run_out(rig, "a-0", 2.0)
+    run_out(rig, "a-0", 3.0)
+    assert rig.core.status_of(find(rig, "a")).state == "failed"
+    rig.core.on_timer(rig.core.next_deadline)
+    assert rig.core.status_of(find(rig, "a")).state == "registered"
 
 
 # --- idle ---

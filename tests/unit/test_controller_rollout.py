@@ -108,7 +108,7 @@ def test_a_change_that_no_process_depends_on_replaces_none() -> None:
     )
     rig.core.replace_model(served, config, 1.0)
     assert rig.take() == []
-    assert {worker.weight for worker in rig.core.registry_message().workers} == {3.0}
+    assert {worker.weight for worker in rig.core.registry_message(0.0).workers} == {3.0}
 
 
 def test_a_changed_number_of_replicas_wins_over_a_scaled_one() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from controller_rig import Rig, model
 
+from smmf_core.config.schema import Health
 from smmf_core.control_messages import Drain, Probe, WorkerReport
 from smmf_core.lifecycle import DRAINING, READY
 
@@ -52,7 +53,7 @@ class Life:
 
 
 def online(rig: Rig) -> dict[str, bool]:
-    return {w.instance: w.online for w in rig.core.registry_message().workers}
+    return {w.instance: w.online for w in rig.core.registry_message(0.0).workers}
 
 
 def notes(rig: Rig) -> list[str]:
@@ -122,6 +123,45 @@ def test_one_that_does_not_beat_is_ended_by_signals_and_replaced() -> None:
     rig.core.on_exit(child, "killed by SIGKILL", life.now + 10.1)
     assert rig.take("spawn") == [("spawn", "m-0", 2)]
     assert rig.child("m-1").state == READY
+
+
+def test_replicas_that_are_over_at_once_are_restarted_one_at_a_time() -> None:
+    rig = ready()
+    rig.core.upkeep.config.health = Health(memory_action="restart")
+    rig.core.upkeep.set_limits()
+    life = Life(rig)
+    life.go_on(1)
+    for name in ("m-0", "m-1"):
+        rig.core.upkeep.on_memory(rig.child(name), 95, 100)
+    life.go_on(3)
+    assert (rig.child("m-0").state, rig.child("m-1").state) == (DRAINING, READY)
+    rig.core.on_exit(rig.child("m-0"), "exited with status 0", life.now)
+    life.go_on(3)
+    assert rig.child("m-1").state == READY, "nobody would be left in rotation"
+    rig.start_all(life.now)
+    life.go_on(2)
+    assert (rig.child("m-0").state, rig.child("m-1").state) == (READY, DRAINING)
+
+
+def test_the_only_one_is_restarted_where_that_is_what_was_configured() -> None:
+    rig = ready(replicas=1)
+    rig.core.upkeep.config.health = Health(memory_action="restart")
+    rig.core.upkeep.set_limits()
+    life = Life(rig)
+    life.go_on(1)
+    rig.core.upkeep.on_memory(rig.child("m-0"), 95, 100)
+    life.go_on(2)
+    assert rig.child("m-0").state == DRAINING
+
+
+def test_both_may_be_lost_at_once() -> None:
+    rig = ready()
+    life = Life(rig)
+    life.go_on(5)
+    for _ in range(35):
+        life.now += 1.0
+        rig.core.on_tick(life.now)
+    assert rig.take("TERM") == [("TERM", "m-0"), ("TERM", "m-1")]
 
 
 def test_a_long_queue_is_told_once_and_again_when_it_is_over() -> None:

@@ -150,6 +150,20 @@ def test_scaling_down_lets_the_last_ones_drain() -> None:
     assert served.target == 1
 
 
+def test_a_model_that_scales_by_itself_keeps_its_bounds() -> None:
+    rig, served = rig_with(model(min_replicas=1, max_replicas=2))
+    words = r"m scales by itself between 1 and 2 replicas \(\[deployment\] min_replicas, max_r"
+    with pytest.raises(ControlError, match=words):
+        rig.core.scale_model(served, 3, 1.0)
+    with pytest.raises(ControlError, match=words):
+        rig.core.start_model(served, 3, 1.0)
+    rig.core.scale_model(served, 2, 1.0)
+    assert served.target == 2
+    rig.core.scale_model(served, 0, 2.0)
+    rig.core.start_model(served, None, 3.0)
+    assert served.target == 1
+
+
 # --- on what starts, and on what is dead ---
 
 
@@ -205,14 +219,22 @@ def test_stop_of_what_has_failed_stops_it() -> None:
 def test_an_offline_replica_runs_and_gets_no_requests() -> None:
     rig, served = rig_with(model(replicas=2))
     rig.core.set_online(rig.child("m-0"), False, 1.0)
-    [first, second] = rig.core.registry_message().workers
+    [first, second] = rig.core.registry_message(0.0).workers
     assert (first.online, second.online) == (False, True)
-    assert rig.core.status_of(served).is_degraded
+    status = rig.core.status_of(served)
+    assert (status.is_degraded, status.reason) == (True, "offline (by the operator)")
     rig.core.set_online(rig.child("m-1"), False, 1.0)
     status = rig.core.status_of(served)
     assert (status.state, status.reason) == ("offline", "taken out of rotation by the operator")
     rig.core.set_online(rig.child("m-0"), True, 2.0)
     assert rig.core.status_of(served).state == "ready"
+
+
+def test_why_one_failed_says_more_than_that_another_is_offline() -> None:
+    rig, served = rig_with(model(replicas=3))
+    rig.core.set_online(rig.child("m-0"), False, 1.0)
+    fail(rig, "m-1", 2.0)
+    assert rig.core.status_of(served).reason == "no such file"
 
 
 def test_offline_outlives_the_process() -> None:
@@ -237,7 +259,7 @@ def test_start_of_an_instance_that_nobody_needs_says_so() -> None:
     rig, served = rig_with(model(replicas=2))
     rig.core.scale_model(served, 1, 1.0)
     end(rig, "m-1", 2.0)
-    with pytest.raises(ControlError, match="scale it up"):
+    with pytest.raises(ControlError, match="m has its 1 replica without m-1: scale it up"):
         rig.core.start_instance(rig.child("m-1"), 3.0)
     rig.core.stop_model(served, True, None, 4.0)
     with pytest.raises(ControlError, match="start the model"):
@@ -247,6 +269,35 @@ def test_start_of_an_instance_that_nobody_needs_says_so() -> None:
 
 
 # --- registering ---
+
+
+def test_another_config_needs_other_memory_than_was_measured() -> None:
+    rig, served = rig_with()
+    served.memory_bytes = 7
+    same = msgspec.structs.replace(served.config, inference={"temperature": 0.1})
+    rig.core.replace_model(served, same, 1.0)
+    assert served.memory_bytes == 7
+    rig.core.replace_model(served, msgspec.structs.replace(same, engine={"tokens": 9}), 2.0)
+    assert served.memory_bytes == 0
+
+
+def test_what_could_not_be_changed_is_forgotten_once_the_files_have_it_as_it_is() -> None:
+    rig, served = rig_with()
+    rig.core.replace_model(served, msgspec.structs.replace(model(), engine={"tokens": 9}), 1.0)
+    rig.core.on_exit(rig.child("m-1"), "no such file", 2.0, is_unfit=True)
+    assert rig.core.status_of(served).reason.startswith("the change could not be made")
+    rig.core.keep_model(served, 3.0)
+    assert rig.core.status_of(served).reason == ""
+    rig.core.remove_model(served, 4.0)
+    rig.core.keep_model(served, 5.0)
+    assert rig.core.status_of(served).reason == "was removed"
+
+
+def test_routers_are_told_what_a_model_costs() -> None:
+    small = model("s", memory_gib=1.0)
+    rig, _ = rig_with(model("l", memory_gib=4.0), small)
+    costs = {entry.name: entry.cost for entry in rig.core.registry_message(0.0).models}
+    assert costs == {"l": 4.2, "s": 1.0}
 
 
 def test_a_model_that_is_added_starts_and_one_that_is_removed_drains() -> None:
@@ -304,7 +355,7 @@ def test_an_alias_may_be_pointed_elsewhere_but_no_model_renamed() -> None:
     other = rig.core.registry.find("b")
     rig.core.point_alias("chat", other, 1.0)
     rig.core.point_alias("chat", other, 1.0)
-    entries = {entry.name: entry.aliases for entry in rig.core.registry_message().models}
+    entries = {entry.name: entry.aliases for entry in rig.core.registry_message(0.0).models}
     assert entries == {"a": [], "b": ["chat"]}
     with pytest.raises(ControlError, match="own name"):
         rig.core.point_alias("a", other, 2.0)

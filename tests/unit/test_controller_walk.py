@@ -64,10 +64,11 @@ def crash(world: World, rng: random.Random) -> None:
 
 
 def hang(world: World, rng: random.Random) -> None:
-    """One stands still: only SIGKILL ends it."""
+    """One stands still, perhaps with a heart that beats on: only SIGKILL ends it."""
     if world.processes:
         process = rng.choice(list(world.processes.values()))
-        process.is_hung = process.ignores_drain = True
+        process.is_hung = rng.random() < 0.5
+        process.is_still = process.ignores_drain = True
 
 
 def sicken(world: World, rng: random.Random) -> None:
@@ -75,6 +76,10 @@ def sicken(world: World, rng: random.Random) -> None:
     if world.processes:
         process = rng.choice(list(world.processes.values()))
         process.is_sick = not process.is_sick
+
+
+def lose_controller(world: World, rng: random.Random) -> None:
+    world.lose_controller()
 
 
 def add(world: World, rng: random.Random) -> None:
@@ -102,6 +107,7 @@ STEPS_BY_WEIGHT: list[tuple[int, Step]] = [
     (8, crash),
     (2, hang),
     (3, sicken),
+    (1, lose_controller),
     (4, verb("start_model", (None, None, 1, 3))),
     (4, verb("stop_model", (False, False, True), (None, 2.0))),
     (4, verb("restart_model")),
@@ -150,7 +156,7 @@ def leave_alone(world: World) -> None:
     """Nothing goes wrong any more, what is pinned is free to go, and time passes."""
     world.chaos = 0.0
     for process in world.processes.values():
-        process.ignores_drain, process.is_sick = process.is_hung, False
+        process.ignores_drain, process.is_sick = process.is_still, False
         process.fate = process.fate if process.fate == "hang" else ""
     for model in world.core.registry:
         if model.is_pinned:
@@ -166,7 +172,8 @@ def is_at_rest(world: World) -> bool:
     core = world.core
     is_quiet = not any(r.waiting or r.running for r in world.routers.values())
     children = core.children.values()
-    return is_quiet and all(c.state in SETTLED or c.is_stuck for c in children)
+    is_settled = all(c.state in SETTLED or c.is_stuck for c in children)
+    return is_quiet and is_settled and all(map(core.has_reached, core.registry))
 
 
 def check_end(world: World) -> None:

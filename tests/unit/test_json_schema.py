@@ -45,7 +45,7 @@ def test_the_page_of_keys_is_what_the_structs_say() -> None:
     assert text == page()
     for key in ("`min_replicas`", "`heartbeat_action`", "`proxy_api_secret`", "`n_gpu_layers`"):
         assert f"\n| {key} |" in text
-    for missing in ("hang_s", 'environment = "ray"', "[trace]"):
+    for missing in ("failover_wait_s", 'environment = "ray"', "[trace]"):
         assert missing in text.partition("## Of a later release")[2]
 
 

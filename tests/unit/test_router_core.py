@@ -185,6 +185,15 @@ def test_models_out_of_service_say_why() -> None:
     assert error is not None
     assert error.status == 503
     assert "no such file" in error.message
+    assert error.retry_after_s is None
+
+
+def test_one_that_starts_again_says_when_to_come_again() -> None:
+    rig = Rig()
+    rig.registry(state="failed", reason="killed by SIGKILL", retry_in_s=7.5)
+    error = rig.core.fleet.unavailable(rig.core.fleet.find("m"))
+    assert error is not None
+    assert error.headers() == [(b"retry-after", b"8")]
 
 
 def test_a_removed_model_ends_what_waits_and_lets_run_what_runs() -> None:

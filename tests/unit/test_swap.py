@@ -124,7 +124,11 @@ def test_as_few_as_needed_go() -> None:
 def test_neither_busy_nor_pinned_nor_loading_ones_go() -> None:
     for facts in ({"is_busy": True}, {"state": LOADING}, {"state": RESERVED}):
         assert isinstance(ask(want(8), CPU, held("a", 8, **facts)), Wait), facts
-    assert isinstance(ask(want(8), CPU, held("a", 8, is_pinned=True)), Never)
+    assert needs_help(ask(want(8), CPU, held("a", 8, is_pinned=True)))
+
+
+def needs_help(answer: Plan) -> bool:
+    return isinstance(answer, Wait) and answer.is_final
 
 
 def test_a_model_that_is_idle_as_a_whole_goes_before_a_replica_of_one_that_is_not() -> None:
@@ -179,9 +183,15 @@ def test_what_cannot_be_names_the_knob(
 
 def test_pinned_ones_in_the_way_are_named() -> None:
     answer = ask(want(5), CPU, held("a", 6, is_pinned=True), held("b", 1, is_busy=True))
-    assert isinstance(answer, Never)
+    assert needs_help(answer)
     assert "pinned models (a)" in answer.reason
     assert "unpin" in answer.reason
+
+
+def test_a_device_that_will_be_free_is_better_than_one_that_needs_help() -> None:
+    held_ones = held("a", 8, "cuda:0", is_pinned=True), held("b", 8, "cuda:1", is_busy=True)
+    answer = ask(want(4, "cuda"), [gpu(0), gpu(1)], *held_ones)
+    assert answer == Wait("no memory on cuda:1: b in use")
 
 
 # --- memory that is really free ---------------------------------------------------------------
@@ -193,7 +203,7 @@ def gpu(number: int = 0, budget: float = 10, free: float = 10, **facts: Any) -> 
 
 def test_the_budget_is_not_enough_when_the_memory_is_not_there() -> None:
     answer = ask(want(6, "cuda"), [gpu(free=5)])
-    assert answer == Wait("other programs take too much of the memory of cuda:0")
+    assert answer == Wait("other programs take too much of the memory of cuda:0", is_final=True)
 
 
 def test_what_others_were_promised_and_have_not_taken_is_not_free() -> None:
@@ -280,7 +290,7 @@ def test_a_busy_model_gives_way_when_both_have_had_their_share_of_patience() -> 
 def test_nobody_gives_way_to_a_model_that_nobody_waits_for_nor_when_pinned() -> None:
     patient = {"waited_s": 500.0, "load_s": 5.0}
     assert isinstance(ask(want(8, **patient), CPU, busy(500)), Wait)
-    assert isinstance(ask(want(8, waiting=1, **patient), CPU, busy(500, is_pinned=True)), Never)
+    assert needs_help(ask(want(8, waiting=1, **patient), CPU, busy(500, is_pinned=True)))
 
 
 def test_idle_ones_go_before_busy_ones() -> None:

@@ -31,6 +31,9 @@ from smmf_core.registry import LiveRegistry
 
 SPEC = "spec"
 GIB = 2**30
+WISHES = (
+    "target", "is_scaled", "is_wanted", "is_on_demand", "is_stopped", "is_pinned", "is_runtime"
+)  # fmt: skip
 REFUSED = frozenset({"stopped", "stopping", "failed", "offline"})
 Key = tuple[str, int]
 
@@ -47,7 +50,9 @@ class Process:
     fate: str = ""  # "", "die", "hang", "oom": what becomes of its load
     drains: bool = False
     ignores_drain: bool = False
+    spec: str = ""  # as it was welcomed with
     is_hung: bool = False  # ready, but beats no more
+    is_still: bool = False  # it beats, but its loop says nothing and ends no request
     is_sick: bool = False  # ready, but fails what it is given
     faults: int = 0
     generation: int = 0
@@ -82,16 +87,54 @@ class World:
         registry = LiveRegistry()
         for config in models:
             registry.add(config, created=1)
-        timeouts = Timeouts(drain_s=5, start_s=1, load_s=30, load_wait_s=60)
+        timeouts = Timeouts(drain_s=5, start_s=1, load_s=30, load_wait_s=60, hang_s=20)
         server = Server(routers=self.random.choice((1, 1, 2)))
-        self.core = ControllerCore(ServerConfig(server, timeouts), registry, self)
+        self.config = ServerConfig(server, timeouts)
         self.budget = int(budget_gib * GIB)
-        if self.budget:
-            self.core.budgets["cpu"] = self.budget
+        self.core = self.new_core(registry)
         self.core.plan({})
         self.core.start(self.now)
         self.settle()
         self.at(1.0, self.tick)
+
+    def new_core(self, registry: LiveRegistry) -> ControllerCore:
+        core = ControllerCore(self.config, registry, self)
+        if self.budget:
+            core.budgets["cpu"] = self.budget
+        return core
+
+    def lose_controller(self) -> None:
+        """The Controller dies; another one adopts what lives, with the wishes as they were."""
+        former = self.core
+        known = {model.name: model.index for model in former.registry}
+        registry = LiveRegistry(known, former.registry.version)
+        for model in former.registry:
+            if not model.is_removed:
+                again = registry.add(model.config, created=1)
+                for wish in WISHES:
+                    setattr(again, wish, getattr(model, wish))
+        for alias, name in former.registry.pointed.items():
+            if (target := registry.named(name)) is not None:
+                registry.point_alias(alias, target)
+        self.core = self.new_core(registry)
+        self.core.plan({child.name: child.id for child in former.workers()})
+        for key, child in former.children.items():
+            process = self.processes.get(key)
+            pid = process.pid if process is not None else 0
+            self.core.adopt(key, child.name, child.incarnation, pid, self.now)
+            adopted = self.core.children.get(key)
+            if adopted is not None:
+                adopted.is_offline, adopted.device = child.is_offline, child.device
+                adopted.need_bytes = child.need_bytes
+            if process is not None and adopted is not None:
+                process.child = adopted
+                self.at(self.random.choice((0.1, 0.2, 1.0)), self.reconnect, process)
+        self.core.start(self.now)
+        self.is_stale = True
+
+    def spec_of(self, child: Child) -> str:
+        model = self.core.registry.by_index(child.model)
+        return f"{SPEC} {model.config.engine}" if model is not None else SPEC
 
     # --- Effects ---
 
@@ -118,6 +161,9 @@ class World:
 
     def welcome(self, child: Child) -> None:
         process = self.processes[child.key]
+        process.spec = process.spec or self.spec_of(child)
+        if process.state == "ready":
+            return
         if child.role == ROUTER:
             self.at(0.05, self.become_ready, process)
         elif process.state == "spawned":
@@ -126,6 +172,8 @@ class World:
 
     def send(self, child: Child, message: Any) -> None:
         process = self.processes.get(child.key)
+        if process is not None and process.is_still:
+            return
         if process is not None and isinstance(message, Probe):
             self.at(0.1, self.answer_probe, process)
         elif process is not None and isinstance(message, Drain) and not process.ignores_drain:
@@ -160,7 +208,21 @@ class World:
         child = process.child
         state = "starting" if child.role == ROUTER else "loading"
         said = Hello(PROTOCOL, "b", *child.key, process.incarnation, process.pid, "", state, [])
-        self.core.on_hello(child, said, SPEC, self.now)
+        self.core.on_hello(child, said, self.spec_of(child), self.now)
+
+    def reconnect(self, process: Process) -> None:
+        """To the Controller that has adopted it."""
+        if not self.lives(process) or process.is_hung or not process.child.adopting:
+            return
+        child, state = process.child, process.state
+        if process.drains:
+            state = "draining"
+        elif state == "spawned":
+            state = "starting" if child.role == ROUTER else "loading"
+        said = Hello(
+            PROTOCOL, "b", *child.key, process.incarnation, process.pid, process.spec, state, []
+        )
+        self.core.on_hello(child, said, self.spec_of(child), self.now)
 
     def load(self, process: Process) -> None:
         """A step of its load."""
@@ -187,6 +249,8 @@ class World:
 
     def report(self, process: Process, state: str, reason: str = "") -> None:
         child = process.child
+        if child.adopting:
+            return  # it has not found the new Controller yet
         if child.role == ROUTER:
             self.report_router(child, self.routers[child.id])
             return
@@ -277,9 +341,10 @@ class World:
         )
 
     def finish(self, share: float) -> None:
+        still = {(p.child.id, p.incarnation) for p in self.processes.values() if p.is_still}
         for router in self.routers.values():
             for key, count in list(router.running.items()):
-                if self.random.random() < share:
+                if self.random.random() < share and key not in still:
                     self.served += count
                     del router.running[key]
 
@@ -310,15 +375,15 @@ class World:
     def tick(self) -> None:
         self.at(1.0, self.tick)
         for key, process in list(self.processes.items()):
-            if process.state != "ready" or not self.lives(process):
+            if process.state != "ready" or process.child.adopting or not self.lives(process):
                 continue
             if key[0] == ROUTER:
                 self.report_router(process.child, self.routers[key[1]])
             elif not process.is_hung:
                 self.core.on_heartbeat(process.child, self.now)
-                if process.is_sick:
-                    process.faults += 30
-                    self.report(process, "ready")
+                process.faults += 30 * process.is_sick
+                if not process.is_still:
+                    self.report(process, "draining" if process.drains else "ready")
         self.core.on_tick(self.now)
 
     def pass_time(self, seconds: float) -> None:
@@ -344,7 +409,7 @@ class World:
         for _ in range(3):
             if self.is_stale:
                 self.is_stale = False
-                message = self.core.registry_message()
+                message = self.core.registry_message(self.now)
                 self.check_message(message)
                 for router in self.routers.values():
                     router.registry = message
