@@ -214,7 +214,7 @@ def test_metrics_tell_of_memory_and_restarts(make: Callable[..., Server]) -> Non
     memory = 'smmf_instance_memory_bytes{instance="echo-0",model="echo"}'
     wait_for(lambda: server.metrics().get(memory, 0) > 1 << 20, "memory")
     os.kill(server.pid_of("worker"), signal.SIGKILL)
-    restarts = 'smmf_restarts_total{model="echo"}'
+    restarts = 'smmf_restarts_total{instance="echo-0",model="echo"}'
     wait_for(lambda: server.metrics().get(restarts) == 1, "restarts")
 
 
