@@ -221,11 +221,10 @@ def model_state(model: Model, replicas: Iterable[Child]) -> str:
     1. The operator removed or stopped it, or scaled it to nothing.
     2. A replica is in rotation: ready, unless each is there only as the last one.
     3. None is wanted now: its first request loads it.
-    4. One is on its way.
+    4. One is on its way, or waits for memory.
     5. One has failed, for good or for now: whoever asks is told why rather than kept waiting.
     6. Those that are ready were taken out of rotation.
-    7. One waits for memory: others make room once requests ask for it.
-    8. Each was stopped by itself.
+    7. Each was stopped by itself.
     """
     children = list(replicas)
     is_off = model.is_stopped or model.is_removed or not model.target
@@ -244,6 +243,4 @@ def model_state(model: Model, replicas: Iterable[Child]) -> str:
         return "failed"
     if any(child.state == READY for child in wanted):  # 6
         return "offline"
-    if any(child.is_stuck for child in wanted):  # 7
-        return "starting" if model.is_asked else "registered"
     return "stopping" if any(child.is_alive for child in children) else "stopped"
