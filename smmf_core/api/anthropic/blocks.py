@@ -1,0 +1,161 @@
+"""Messages' turns and their content blocks as the messages of a chat.
+
+Owns the kinds of blocks; must not know the other fields of a body. Texts of one turn are joined
+by a line's end: chat templates take one string.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.errors import ApiError
+
+_ROLES = ("user", "assistant", "system")
+_BETWEEN = "\n"
+_FAILED = "Error: "  # chats have no other way to say that a tool failed
+
+Object = dict[str, Any]
+
+
+def read_messages(system: str | list[Object] | None, messages: list[Object]) -> list[Object]:
+    """A chat's messages; turns of one role in a row are one. Raises ApiError (400)."""
+    chat: list[Object] = []
+    if system:
+        chat.append({"role": "system", "content": read_texts(system, "system")})
+    for i, message in enumerate(messages):
+        path = f"messages[{i}]"
+        role = message.get("role")
+        if role is None:
+            raise missing(f"{path}.role")
+        if not isinstance(role, str):
+            raise invalid_type(f"{path}.role", "a string", role)
+        if role not in _ROLES:
+            raise unknown_value(f"{path}.role", role, _ROLES)
+        content = message.get("content")
+        if content is None:
+            raise missing(f"{path}.content")
+        _add_turn(chat, role, content, f"{path}.content")
+    return chat
+
+
+def read_texts(content: Any, path: str) -> str:
+    """A string, or the texts of blocks of which no other kind is allowed."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise invalid_type(path, "a string or an array of content blocks", content)
+    texts = []
+    for k, block in enumerate(content):
+        place = f"{path}[{k}]"
+        kind = _kind(block, place)
+        if kind != "text":
+            raise _unsupported(place, kind, "'text'")
+        texts.append(_string(block, "text", place))
+    return _BETWEEN.join(texts)
+
+
+def _add_turn(chat: list[Object], role: str, content: Any, path: str) -> None:
+    if role == "assistant":
+        _add_assistant(chat, content, path)
+    elif role == "system":
+        _add_text(chat, role, read_texts(content, path))
+    elif isinstance(content, list):
+        _add_user(chat, content, path)
+    else:
+        text = read_texts(content, path)
+        if not text:
+            raise _empty(path)
+        _add_text(chat, role, text)
+
+
+def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
+    """Tools' answers are messages of their own, in the blocks' order."""
+    if not content:
+        raise _empty(path)
+    for k, block in enumerate(content):
+        place = f"{path}[{k}]"
+        kind = _kind(block, place)
+        if kind == "text":
+            _add_text(chat, "user", _string(block, "text", place))
+        elif kind == "tool_result":
+            answer = read_texts(block.get("content") or "", f"{place}.content")
+            if block.get("is_error") is True:
+                answer = _FAILED + answer
+            call = _string(block, "tool_use_id", place)
+            chat.append({"role": "tool", "tool_call_id": call, "content": answer})
+        else:
+            raise _unsupported(place, kind, "'text' and 'tool_result'")
+
+
+def _add_assistant(chat: list[Object], content: Any, path: str) -> None:
+    if not chat or chat[-1]["role"] != "assistant":
+        chat.append({"role": "assistant", "content": ""})
+    said = chat[-1]
+    if isinstance(content, str):
+        _join(said, "content", content)
+        return
+    if not isinstance(content, list):
+        raise invalid_type(path, "a string or an array of content blocks", content)
+    for k, block in enumerate(content):
+        place = f"{path}[{k}]"
+        kind = _kind(block, place)
+        if kind == "text":
+            _join(said, "content", _string(block, "text", place))
+        elif kind == "thinking":
+            _join(said, "reasoning_content", _string(block, "thinking", place))
+        elif kind == "tool_use":
+            said.setdefault("tool_calls", []).append(_call(block, place))
+        elif kind != "redacted_thinking":  # only who wrote that can read it
+            raise _unsupported(place, kind, "'text', 'thinking' and 'tool_use'")
+
+
+def _call(block: Object, path: str) -> Object:
+    given = block.get("input")
+    if given is None:
+        raise missing(f"{path}.input")
+    if not isinstance(given, dict):
+        raise invalid_type(f"{path}.input", "an object", given)
+    function = {
+        "name": _string(block, "name", path),
+        "arguments": msgspec.json.encode(given).decode(),
+    }
+    return {"id": _string(block, "id", path), "type": "function", "function": function}
+
+
+def _add_text(chat: list[Object], role: str, text: str) -> None:
+    if chat and chat[-1]["role"] == role:
+        _join(chat[-1], "content", text)
+    else:
+        chat.append({"role": role, "content": text})
+
+
+def _join(message: Object, key: str, text: str) -> None:
+    before = message.get(key)
+    message[key] = before + _BETWEEN + text if before else text
+
+
+def _kind(block: Any, path: str) -> str:
+    if not isinstance(block, dict):
+        raise invalid_type(path, "an object", block)
+    return _string(block, "type", path)
+
+
+def _string(block: Object, key: str, path: str) -> str:
+    value = block.get(key)
+    if value is None:
+        raise missing(f"{path}.{key}")
+    if not isinstance(value, str):
+        raise invalid_type(f"{path}.{key}", "a string", value)
+    return value
+
+
+def _unsupported(path: str, kind: str, known: str) -> ApiError:
+    reason = f"content blocks of type {shown(kind)} are not supported here, only {known} are."
+    return ApiError("unsupported_value", f"Invalid '{path}': {reason}", path)
+
+
+def _empty(path: str) -> ApiError:
+    return ApiError("invalid_value", f"Invalid '{path}': a user's turn must not be empty.", path)
