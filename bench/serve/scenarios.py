@@ -13,53 +13,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench.serve.asking import CHAT, MESSAGES, chat, closed, echo, errors, measure
+from bench.serve.client_lane import client_lane
 from bench.serve.contestants import Contestant, FastApi, SendLoop, Smmf, get
 from bench.serve.waiting import growth_waiting
 from smmf_core.loadgen import procfs
-from smmf_core.loadgen.exchange import Outcome, request_bytes
+from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Load, Plan
 from smmf_core.loadgen.local import free_port
 
 Figures = dict[str, Any]
-_CHAT = "/v1/chat/completions"
-_MESSAGES = [{"role": "user", "content": "Please answer with some words, one after another."}]
 _WARM_UP = 2  # rounds before the measured ones: first requests make metrics, caches, connections
-
-
-def echo(name: str = "echo", slots: int = 4096, **engine: Any) -> str:
-    keys = "\n".join(f"{key} = {value!r}" for key, value in engine.items())
-    return (
-        f'[model]\nname = "{name}"\nbackend = "echo"\n'
-        f"[deployment]\nmax_concurrency = {slots}\n"
-        f"[optimization]\nmax_batch_size = {slots}\nmax_batch_tokens = 10000000\n"
-        f"[engine]\n{keys}\n"
-    )
-
-
-def chat(contestant: Contestant, tokens: int, stream: bool, **fields: Any) -> bytes:
-    body: dict[str, Any] = {"model": "echo", "messages": _MESSAGES, "stream": stream, **fields}
-    if stream:
-        body["stream_options"] = {"include_usage": True}
-    return request_bytes(f"127.0.0.1:{contestant.port}", _CHAT, body)
-
-
-def closed(contestant: Contestant, request: bytes, stream: bool, clients: int, total: int) -> Plan:
-    return Plan(contestant.url + _CHAT, request, stream, clients=clients, total=total)
-
-
-def measure(contestant: Contestant, plan: Plan) -> tuple[float, list[Outcome], float]:
-    """(CPU seconds of all its processes, outcomes, wall seconds) of one run."""
-    before, began = contestant.cpu_s(), time.monotonic()
-    outcomes = Load(plan).run()
-    return contestant.cpu_s() - before, outcomes, time.monotonic() - began
-
-
-def errors(outcomes: list[Outcome]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for outcome in outcomes:
-        if outcome.error:
-            found[outcome.error] = found.get(outcome.error, 0) + 1
-    return found
 
 
 def quantile_ms(values: list[float], q: float) -> float:
@@ -188,7 +152,7 @@ def streams_2000() -> Figures:
     server = Smmf({"echo": echo(tokens=64, step_ms=50)})
     try:
         arrivals = [n / 1000 for n in range(2000)]
-        plan = Plan(server.url + _CHAT, chat(server, 64, True), True, arrivals_s=arrivals)
+        plan = Plan(server.url + CHAT, chat(server, 64, True), True, arrivals_s=arrivals)
         cpu_s, outcomes, _ = measure(server, plan)
     finally:
         server.stop()
@@ -251,9 +215,9 @@ def _start_once() -> float:
         url = f"http://127.0.0.1:{port}"
         while get(url, "/health")[0] != 200:
             time.sleep(0.005)
-        body: dict[str, Any] = {"model": "demo", "messages": _MESSAGES, "stream": True}
+        body: dict[str, Any] = {"model": "demo", "messages": MESSAGES, "stream": True}
         body["stream_options"] = {"include_usage": True}
-        plan = Plan(url + _CHAT, request_bytes("127.0.0.1", _CHAT, body), True, 1, 1)
+        plan = Plan(url + CHAT, request_bytes("127.0.0.1", CHAT, body), True, 1, 1)
         sent = time.monotonic()
         outcome = Load(plan).run()[0]
         if outcome.error:
@@ -310,6 +274,6 @@ SCENARIOS: dict[str, Callable[[], Figures]] = {
     scenario.__name__: scenario
     for scenario in (
         stream_flat, stream_paced_64, stream_paced_8, unary, first_token, streams_2000,
-        idle_10000, start, memory, growth_models, growth_waiting,
+        idle_10000, start, memory, growth_models, growth_waiting, client_lane,
     )
 }  # fmt: skip
