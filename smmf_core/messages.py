@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL = 4  # raised when a message changes its meaning or its fields
+PROTOCOL = 5  # raised when a message changes its meaning or its fields
 
 # Kinds of ring records (csrc/FORMAT.md)
 ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL, REASONING, TOOL = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -81,7 +81,8 @@ class Submit(Message):
 
 class Embed(Message):
     """Texts for one Worker of an embedding model; of a rerank model, with the `query` that they are
-    scored against. Answered by ADMIT, one RESULT (Vectors) and FINISH, or by FAIL."""
+    scored against, or with `queries`, one a text. Answered by ADMIT, one RESULT (Vectors) and
+    FINISH, or by FAIL."""
 
     key: int
     attempt: int
@@ -92,6 +93,38 @@ class Embed(Message):
     dimensions: int | None = None  # of the vectors, where the model has several
     max_tokens: int = 0  # of one text, or of one document: longer ones are cut; -1: to the context
     prompt_name: str | None = None  # which of the model's prompts goes before each text
+    priority: int = 0
+    queries: list[str] | None = None
+    param: str = "input"  # what the client calls the inputs
+
+
+class Tokenize(Message):
+    """A text, or a chat, whose tokens are wanted. Answered at once, whatever the Worker computes:
+    by RESULT (Tokenized) and FINISH, or by FAIL."""
+
+    key: int
+    attempt: int
+    request_id: str
+    model: str
+    text: str
+    messages: list[dict[str, Any]] | None  # a chat; else `text`
+    add_special: bool
+    with_strings: bool  # what each token stands for, too
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    template_args: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    priority: int = 0
+
+
+class Detokenize(Message):
+    """Tokens whose text is wanted. Answered as a Tokenize, by a Detokenized."""
+
+    key: int
+    attempt: int
+    request_id: str
+    model: str
+    tokens: list[int]
     priority: int = 0
 
 
@@ -115,8 +148,8 @@ class Ready(Message):
     context_length: int
 
 
-Request = Submit | Embed
-ToWorker = Submit | Embed | Cancel
+Request = Submit | Embed | Tokenize | Detokenize
+ToWorker = Submit | Embed | Tokenize | Detokenize | Cancel
 ToRouter = Ready
 
 # --- payloads of ring records -------------------------------------------------------------------
@@ -158,6 +191,7 @@ class Choice(msgspec.Struct, array_like=True, gc=False):
     logprobs: list[TokenLogprob] | None = None
     reasoning: str = ""
     tool_calls: list[ToolCall] = []
+    stop: str = ""  # the stop string that ended it
 
 
 class Result(msgspec.Struct, array_like=True, gc=False, tag=True):
@@ -172,6 +206,24 @@ class Vectors(msgspec.Struct, array_like=True, gc=False, tag=True):
     data: bytes  # float32, little-endian, row by row
     dimensions: int
     tokens: list[int]  # of each text
+
+
+class Tokenized(msgspec.Struct, array_like=True, gc=False, tag=True):
+    """Payload of RESULT: a Tokenize's. The lists are JSON: a Router passes them on."""
+
+    count: int
+    context_length: int
+    ids: bytes
+    strings: bytes  # b"" where they were not asked for
+
+
+class Detokenized(msgspec.Struct, array_like=True, gc=False, tag=True):
+    """Payload of RESULT: a Detokenize's."""
+
+    text: str
+
+
+Whole = Result | Vectors | Tokenized | Detokenized  # what a RESULT may hold
 
 
 class Failure(msgspec.Struct, array_like=True, gc=False):

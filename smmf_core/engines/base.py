@@ -30,13 +30,20 @@ class EngineDead(Exception):
         self.untouched = list(untouched)
 
 
-class Tokenizer(Protocol):
-    """Token ids <-> text. `token_bytes` may be part of a UTF-8 sequence; b"" for special tokens."""
+class Encoder(Protocol):
+    """Text -> token ids. It may have two more for those who look at tokens: `decode(ids)`, the text
+    of all of them, and `piece(id)`, one as the vocabulary writes it; both with special tokens."""
 
     vocab_size: int
-    eos_ids: frozenset[int]
 
     def encode(self, text: str, add_special: bool) -> list[int]: ...
+
+
+class Tokenizer(Encoder, Protocol):
+    """Token ids <-> text. `token_bytes` may be part of a UTF-8 sequence; b"" for special tokens."""
+
+    eos_ids: frozenset[int]
+
     def token_bytes(self, token: int) -> bytes: ...
     def is_special(self, token: int) -> bool: ...
 
@@ -150,6 +157,7 @@ class EmbedSpec:
     device: str = "cpu"
     capabilities: list[str] = field(default_factory=list)
     warms_up: bool = True  # a small request goes through it before it serves
+    tokenizer: Encoder | None = None  # for those who look at tokens
 
 
 @dataclass(slots=True, eq=False)

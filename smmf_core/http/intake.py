@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from smmf_core import __version__
-from smmf_core.api import openai
+from smmf_core.api import anthropic, openai
+from smmf_core.api.dialect import Dialect
 from smmf_core.api.openai import Require
 from smmf_core.errors import ApiError
 from smmf_core.http.request import Request
+from smmf_core.http.whole import Ask
 from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
 from smmf_core.router.auto import check, choose
@@ -25,14 +29,15 @@ from smmf_core.router.response import Answer
 from smmf_core.router.stream_answer import StreamAnswer
 
 AUTO = "auto"
+_TEXT_TASK = "generate"  # where any would do
 _PRIORITY, _TIMEOUT = b"x-smmf-priority", b"x-smmf-timeout"
 _BYTES_PER_TOKEN = 4  # an estimate, until the Worker's Admit tells
-_ROUTES = {"embed": "embeddings", "rerank": "rerank"}  # as metrics name them
 _PATHS = {
-    "generate": "/v1/chat/completions and /v1/completions",
+    "generate": "/v1/chat/completions, /v1/completions and /v1/messages",
     "embed": "/v1/embeddings",
-    "rerank": "/v1/rerank",
+    "rerank": "/v1/rerank and /v1/score",
 }
+_MESSAGES = Dialect("messages", anthropic.parse, anthropic.Renderer, "chat")
 _JSON_TYPE = b"application/json"
 _BODY_TYPES = frozenset({_JSON_TYPE, b"text/plain", b"application/octet-stream", b""})
 
@@ -56,6 +61,7 @@ class Gateway(Protocol):
     def disconnected(self, answer: Answer) -> None: ...
     def writable(self, answer: Answer) -> None: ...
     def on_end(self, answer: Answer) -> None: ...
+    def render_aside(self, answer: Answer, render: Callable[[], bytes]) -> None: ...
     def record(self, call: Call, request: Open | None, end: End) -> None: ...
     def gathered_metrics(self) -> Metrics: ...
 
@@ -63,33 +69,61 @@ class Gateway(Protocol):
 class Intake:
     """The requests that a Worker answers."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(
+        self, gateway: Gateway, make_renderer: type[openai.Renderer] = openai.Renderer
+    ) -> None:
         self._gateway = gateway
+        parse_chat, parse_text = (
+            partial(openai.parse, d) for d in (openai.CHAT, openai.COMPLETION)
+        )
+        self._chat = Dialect("chat", parse_chat, make_renderer, "chat")
+        self._completion = Dialect("completion", parse_text, make_renderer, "completion")
         self._fingerprint = f"smmf-{__version__}"
         self._ids = itertools.count(int.from_bytes(os.urandom(6)))
 
     def chat(self, request: Request, call: Call) -> None:
-        self._generate(request, call, "chat")
+        self._generate(request, call, self._chat)
 
     def completion(self, request: Request, call: Call) -> None:
-        self._generate(request, call, "completion")
+        self._generate(request, call, self._completion)
 
-    def embeddings(self, request: Request, call: Call) -> None:
-        self._embed(request, call, "embed")
+    def messages(self, request: Request, call: Call) -> None:
+        self._generate(request, call, _MESSAGES)
 
-    def rerank(self, request: Request, call: Call) -> None:
-        self._embed(request, call, "rerank")
+    def whole(self, ask: Ask, request: Request, call: Call) -> None:
+        """What is answered whole: vectors, scores, tokens.
+
+        Such a request takes one slot, however many texts it has: its Worker takes texts from all
+        requests in turn, so a long one does not keep others out, as it would by taking all slots.
+        """
+        gateway, headers = self._gateway, request.headers
+        self._begin(request, call, ask.route)
+        wanted = ask.parse(request.body, f"{next(self._ids):x}", gateway.wall_s)
+        submit = wanted.submit
+        call.model = submit.model
+        capability = ask.capability or ask.task or "completion"
+        model, _, wanted.renderer.model = self._find(call, wanted.require, ask.task, capability)
+        submit.request_id = call.request_id
+        if _PRIORITY in headers:
+            submit.priority = _priority(headers[_PRIORITY])
+        timeout_s = _timeout_s(headers[_TIMEOUT]) if _TIMEOUT in headers else None
+        answer = Answer(call, wanted.renderer, gateway)
+        tokens = wanted.input_bytes // _BYTES_PER_TOKEN + 1
+        answer.request = gateway.core.submit(
+            submit, model, answer, 1, tokens, call.tenant, timeout_s, call.received_at
+        )
+        self._accepted(request, answer, model, wanted.keep_alive_s)
 
     # --- inside ---
 
-    def _generate(self, request: Request, call: Call, dialect: str) -> None:
+    def _generate(self, request: Request, call: Call, dialect: Dialect) -> None:
         gateway, headers = self._gateway, request.headers
-        self._begin(request, call, dialect)
-        decoded = openai.parse(dialect, request.body)
+        self._begin(request, call, dialect.route)
+        decoded = dialect.parse(request.body)
         call.model = decoded.model
         call.stream = decoded.stream is True
         require = openai.parse_require(decoded.smmf)
-        model, adapter, name = self._find(call, require, "generate", dialect)
+        model, adapter, name = self._find(call, require, "generate", dialect.capability)
         parsed = openai.finish(decoded, model.entry.defaults)
         submit = parsed.submit
         submit.adapter = adapter
@@ -97,8 +131,9 @@ class Intake:
         if _PRIORITY in headers:
             submit.priority = _priority(headers[_PRIORITY])
         timeout_s = _timeout_s(headers[_TIMEOUT]) if _TIMEOUT in headers else None
-        unique_id = f"{next(self._ids):x}"
-        renderer = openai.Renderer(parsed, unique_id, gateway.wall_s, name, self._fingerprint)
+        renderer = dialect.renderer(
+            parsed, f"{next(self._ids):x}", gateway.wall_s, name, self._fingerprint
+        )
         answer = (
             StreamAnswer(parsed, call, renderer, gateway)
             if parsed.stream
@@ -110,30 +145,6 @@ class Intake:
             call.received_at,
         )  # fmt: skip
         self._accepted(request, answer, model, parsed.keep_alive_s)
-
-    def _embed(self, request: Request, call: Call, task: str) -> None:
-        """As _generate, for vectors or scores.
-
-        Such a request takes one slot, however many texts it has: its Worker takes texts from all
-        requests in turn, so a long one does not keep others out, as it would by taking all slots.
-        """
-        headers = request.headers
-        self._begin(request, call, _ROUTES[task])
-        parse = openai.parse_embeddings if task == "embed" else openai.parse_rerank
-        wanted = parse(request.body, f"{next(self._ids):x}")
-        embed = wanted.embed
-        call.model = embed.model
-        model, _, wanted.renderer.model = self._find(call, wanted.require, task, task)
-        embed.request_id = call.request_id
-        if _PRIORITY in headers:
-            embed.priority = _priority(headers[_PRIORITY])
-        timeout_s = _timeout_s(headers[_TIMEOUT]) if _TIMEOUT in headers else None
-        answer = Answer(call, wanted.renderer, self._gateway)
-        tokens = wanted.input_bytes // _BYTES_PER_TOKEN + 1
-        answer.request = self._gateway.core.submit(
-            embed, model, answer, 1, tokens, call.tenant, timeout_s, call.received_at
-        )
-        self._accepted(request, answer, model, wanted.keep_alive_s)
 
     def _begin(self, request: Request, call: Call, route: str) -> None:
         call.route = route
@@ -158,13 +169,13 @@ class Intake:
         """
         fleet, name = self._gateway.core.fleet, call.model
         if name == AUTO and not fleet.has(AUTO):
-            model, adapter = choose(fleet, task, capability, require), ""
+            model, adapter = choose(fleet, task or _TEXT_TASK, capability, require), ""
             name = model.name
         else:
             model, adapter = fleet.find_adapter(name)
         call.model = f"{model.name}:{adapter}" if adapter else model.name
         call.metrics = self._gateway.metrics.model(model.name)
-        if model.entry.task != task:
+        if task and model.entry.task != task:
             answers = _PATHS[model.entry.task]
             text = f"The model '{model.name}' is not for this: it answers {answers}."
             raise ApiError("unsupported_value", text, "model")

@@ -12,16 +12,27 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from smmf_core.api import anthropic
+from smmf_core.api.dialect import ErrorForm
 from smmf_core.errors import ApiError
 
 if TYPE_CHECKING:
     from smmf_core.http.protocol import HttpProtocol
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_STATUS_LINES[529] = b"HTTP/1.1 529 Overloaded\r\n"  # Anthropic's
 _NO_BODY = frozenset({204, 304})
 _ID_CHARACTERS = (string.ascii_letters + string.digits + "._-").encode()
 _ID_MAX = 128
+_JOINED_BYTES = 1 << 18
+_ANTHROPIC_PATHS = (b"/messages", b"/messages/count_tokens")
 _ids = itertools.count(int.from_bytes(os.urandom(6)))
+
+
+def error_form(target: bytes) -> ErrorForm | None:
+    """How the clients of a path know errors; None: as OpenAI's do."""
+    path = target.partition(b"?")[0]
+    return anthropic.ERRORS if path.endswith(_ANTHROPIC_PATHS) else None
 
 
 class Request:
@@ -82,20 +93,30 @@ class Request:
         return b"req_%x" % next(_ids)
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """A whole response in one write. `headers`: lines, each with its end."""
+        """A whole response, in one write unless it is long. `headers`: lines, each with its end."""
         if status not in _NO_BODY:
             headers = b"content-length: %d\r\n%b" % (len(body), headers)
         head = self._head(status, headers)
         is_bare = self.method == "HEAD" or status in _NO_BODY
-        self.connection.send(self, head if is_bare else head + body)
+        if is_bare or len(body) <= _JOINED_BYTES:
+            self.connection.send(self, head if is_bare else head + body)
+        else:  # a copy would cost more than a second write
+            self.connection.send(self, head)
+            self.connection.send(self, body)
         self.connection.on_response_end(self)
 
     def respond_error(self, error: ApiError) -> None:
         """An error that the HTTP side found: the envelope every other error has too."""
-        headers = b"content-type: application/json\r\nx-request-id: %b\r\n" % self.id()
+        request_id, form = self.id(), error_form(self.target)
+        headers = b"content-type: application/json\r\nx-request-id: %b\r\n" % request_id
         if error.code == "unsupported_media_type":
             headers += b"accept-encoding: gzip, deflate\r\n"
-        self.respond(error.status, headers + error.header_lines(), error.body())
+        headers += error.header_lines()
+        if form is None:
+            self.respond(error.status, headers, error.body())
+        else:
+            headers += form.headers(request_id)
+            self.respond(form.status(error), headers, form.body(error, request_id.decode()))
 
     def head(self, status: int, headers: bytes) -> bytes:
         """The head of a streaming response, for whoever sends the stream."""

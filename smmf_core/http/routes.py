@@ -7,15 +7,16 @@ not decode bodies.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from smmf_core.api import openai
 from smmf_core.config import ServerConfig
 from smmf_core.errors import ApiError
 from smmf_core.http.intake import Gateway, Intake
-from smmf_core.http.request import Request
+from smmf_core.http.request import Request, error_form
+from smmf_core.http.whole import ASKS, COHERE
 from smmf_core.messages import Usage
-from smmf_core.router.call import Call, End
-from smmf_core.router.response import JSON, refuse
+from smmf_core.router.call import JSON, Call, End
 
 Act = Callable[[Request, Call], None]
 
@@ -25,7 +26,7 @@ _SHOWN_PATH = 100
 _CORS_MAX_AGE_S = 600
 _CORS = (
     b"access-control-allow-origin: %b\r\n"
-    b"access-control-expose-headers: x-request-id, x-smmf-instance, retry-after\r\n"
+    b"access-control-expose-headers: x-request-id, request-id, x-smmf-instance, retry-after\r\n"
     b"vary: origin\r\n"
 )
 _PREFLIGHT = (
@@ -38,11 +39,13 @@ _PREFLIGHT = (
 class Routes:
     """The HTTP application of a Router (http.protocol.Application)."""
 
-    def __init__(self, gateway: Gateway, config: ServerConfig) -> None:
+    def __init__(
+        self, gateway: Gateway, config: ServerConfig, intake: Intake | None = None
+    ) -> None:
         self._gateway = gateway
         self._keys = {key.encode(): n for n, key in enumerate(config.server.api_keys, start=1)}
         self._origins = frozenset(origin.encode() for origin in config.server.cors_origins)
-        intake = Intake(gateway)
+        intake = intake or Intake(gateway)
         self._routes: dict[str, tuple[str, Act]] = {
             "/health": ("GET", self._health),
             "/v1/health": ("GET", self._health),
@@ -53,8 +56,11 @@ class Routes:
             self._routes[f"{prefix}/models"] = ("GET", self._models)
             self._routes[f"{prefix}/chat/completions"] = ("POST", intake.chat)
             self._routes[f"{prefix}/completions"] = ("POST", intake.completion)
-            self._routes[f"{prefix}/embeddings"] = ("POST", intake.embeddings)
-            self._routes[f"{prefix}/rerank"] = ("POST", intake.rerank)
+            self._routes[f"{prefix}/messages"] = ("POST", intake.messages)
+            for path, ask in ASKS.items():
+                self._routes[prefix + path] = ("POST", partial(intake.whole, ask))
+        for path, ask in COHERE.items():
+            self._routes[path] = ("POST", partial(intake.whole, ask))
 
     # --- Application ---
 
@@ -64,7 +70,10 @@ class Routes:
         origin = request.headers.get(b"origin")
         if origin is not None and (origin in self._origins or b"*" in self._origins):
             headers += _CORS % origin
-        call = Call(request, request_id, headers, self._gateway.now)
+        errors = error_form(request.target)
+        if errors is not None:
+            headers += errors.headers(request_id)
+        call = Call(request, request_id, headers, self._gateway.now, errors)
         try:
             self._route(request, call)
         except ApiError as error:
@@ -121,9 +130,9 @@ class Routes:
     def _refuse(self, request: Request, call: Call, error: ApiError) -> None:
         if call.route:  # it was for a Worker, of a model that may not be known
             metrics = call.metrics or self._gateway.metrics.model("")
-            metrics.requests[call.route, error.status] += 1
-        self._record(request, call, error.status, error.code)
-        refuse(request, call.headers, error)
+            metrics.requests[call.route, call.status(error)] += 1
+        self._record(request, call, call.status(error), error.code)
+        call.refuse(call.headers, error)
 
     def _record(self, request: Request, call: Call, status: int, finish: str) -> None:
         """The end of a request that no Worker has had."""

@@ -5,15 +5,21 @@ Owns what is known of a request beside its answer's state; must not queue, place
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from smmf_core.errors import ApiError
 from smmf_core.messages import Usage
 from smmf_core.metrics import ModelMetrics
 from smmf_core.native._frames import StreamTable
 
 if TYPE_CHECKING:
+    from smmf_core.api.dialect import ErrorForm
     from smmf_core.router.core import Open
     from smmf_core.router.response import Answer
+
+
+JSON = b"content-type: application/json\r\n"
 
 
 class Connection(Protocol):
@@ -38,6 +44,7 @@ class Call:
 
     __slots__ = (
         "connection",
+        "errors",
         "headers",
         "metrics",
         "model",
@@ -49,17 +56,34 @@ class Call:
     )
 
     def __init__(
-        self, connection: Connection, request_id: bytes, headers: bytes, received_at: float
+        self,
+        connection: Connection,
+        request_id: bytes,
+        headers: bytes,
+        received_at: float,
+        errors: ErrorForm | None = None,
     ) -> None:
         self.connection = connection
         self.request_id = request_id.decode()
         self.headers = headers
         self.received_at = received_at
+        self.errors = errors  # how its client knows errors; None: as OpenAI's do
         self.tenant = 0  # the number of its key, from 1; 0: none is needed
         self.route = ""
         self.model = ""  # as the client named it; once found, its own name
         self.stream = False
         self.metrics: ModelMetrics | None = None  # of what a Worker is to answer
+
+    def status(self, error: ApiError) -> int:
+        return error.status if self.errors is None else self.errors.status(error)
+
+    def refuse(self, headers: bytes, error: ApiError) -> None:
+        """An error as the whole answer."""
+        if self.errors is None:
+            body = error.body()
+        else:
+            body = self.errors.body(error, self.request_id)
+        self.connection.respond(self.status(error), JSON + error.header_lines() + headers, body)
 
 
 class End:
@@ -86,6 +110,9 @@ class Owner(Protocol):
     def now(self) -> float: ...
     def on_end(self, answer: Answer) -> None:
         """A terminal event came."""
+
+    def render_aside(self, answer: Answer, render: Callable[[], bytes]) -> None:
+        """Make an answer's body beside the loop, then `rendered`."""
 
     def record(self, call: Call, request: Open | None, end: End) -> None:
         """A line of the access log."""

@@ -17,11 +17,10 @@ from smmf_core.messages import (
     Cancel,
     Failure,
     Request,
-    Result,
     Submit,
     ToWorker,
     Usage,
-    Vectors,
+    Whole,
 )
 from smmf_core.native import _scheduler
 from smmf_core.native._scheduler import Scheduler
@@ -39,7 +38,7 @@ class Sink(Protocol):
 
     def placed(self, request: Open) -> None: ...
     def admitted(self, prompt_tokens: int) -> None: ...
-    def result(self, result: Result | Vectors) -> None: ...
+    def result(self, result: Whole) -> None: ...
     def finished(self, usage: Usage) -> None: ...
     def failed(self, error: ApiError) -> None: ...
     def may_retry(self) -> bool:
@@ -240,7 +239,7 @@ class RouterCore:
             self.scheduler.correct_tokens(key, prompt_tokens)
             request.sink.admitted(prompt_tokens)
 
-    def on_result(self, key: int, result: Result | Vectors) -> None:
+    def on_result(self, key: int, result: Whole) -> None:
         request = self.open.get(key)
         if request is not None:
             request.sink.result(result)

@@ -1,4 +1,5 @@
-"""The Router process: HTTP on one side, Workers on the other, one event loop between.
+"""The Router process: HTTP and the client library's lane on one side, Workers on the other, one
+event loop between.
 
 Nothing blocks. The Scheduler queues requests, the StreamTable bytes of slow clients; the shell owns
 open answers, RouterControl the Router's life. Must not tokenise or decide placement.
@@ -19,9 +20,12 @@ from pathlib import Path
 import uvloop
 
 from smmf_core import logs
+from smmf_core.api.lane import LaneRenderer
+from smmf_core.http.intake import Intake
 from smmf_core.http.protocol import HttpProtocol, Limits
 from smmf_core.http.routes import Routes
 from smmf_core.router.control import RouterControl
+from smmf_core.router.lane import Lane
 
 _TICK_S = 0.25  # time-outs, reconnects; coarse on purpose, exact ones are the Scheduler's
 _BACKLOG = 4096  # connections the kernel keeps while a turn runs or the Router restarts
@@ -32,8 +36,10 @@ _DRAIN_S = 30.0  # after a SIGTERM that did not come from the Controller
 async def serve(run_dir: Path, router: int, epoch: int) -> int:
     """Until drained. Time-outs and the control connection are looked at four times a second."""
     listening: list[asyncio.Task[asyncio.Server]] = []
+    lanes: list[Lane] = []  # one, once there is a shell
 
     def listen(listener: socket.socket) -> None:
+        lanes.append(_open_lane(run_dir, control))
         listening.append(asyncio.create_task(_listen(listener, control)))
 
     control = RouterControl(run_dir, router, epoch, listen)
@@ -41,6 +47,10 @@ async def serve(run_dir: Path, router: int, epoch: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the Controller's
     while not control.ended.is_set():
         control.tick(time.monotonic())
+        for lane in lanes:
+            lane.on_tick(time.monotonic())
+            if control.is_draining:
+                lane.begin_drain()
         if listening and listening[0].done() and control.is_draining:
             listening[0].result().close()
         elif listening and listening[0].done() and listening[0].exception() is not None:
@@ -49,7 +59,18 @@ async def serve(run_dir: Path, router: int, epoch: int) -> int:
             await asyncio.wait_for(control.ended.wait(), _TICK_S)
         except TimeoutError:
             continue
+    for lane in lanes:
+        lane.close()
     return 0
+
+
+def _open_lane(run_dir: Path, control: RouterControl) -> Lane:
+    shell = control.shell
+    assert shell is not None
+    body_bytes = int(shell.config.server.max_body_mb * (1 << 20))
+    lane = Lane(run_dir, (control.router, control.epoch), body_bytes, time.monotonic)
+    lane.open(Routes(shell, shell.config, Intake(shell, LaneRenderer)))
+    return lane
 
 
 async def _listen(listener: socket.socket, control: RouterControl) -> asyncio.Server:

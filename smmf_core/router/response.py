@@ -5,14 +5,15 @@ Owns the answer's state, and what is counted and logged at its end; must not que
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 from smmf_core.errors import ApiError
-from smmf_core.messages import REASONS, Result, Usage
-from smmf_core.router.call import Call, Connection, End, Owner
+from smmf_core.messages import REASONS, Result, Usage, Vectors
+from smmf_core.router.call import JSON, Call, Connection, End, Owner
 from smmf_core.router.core import Open
 
-JSON = b"content-type: application/json\r\n"
+_ASIDE_BYTES = 1 << 16  # of vectors: more take the loop's time for longer than a thread's start
 _CLIENT_GONE = 499  # nginx's: nothing was sent
 
 
@@ -78,16 +79,25 @@ class Answer:
         result = self._result
         if result is None:
             raise ValueError("the Worker finished without a result")
+        if type(result) is Vectors and len(result.data) > _ASIDE_BYTES:
+            self._count(usage, "")
+            self._table.close(self.key)
+            self._owner.render_aside(self, partial(self._renderer.response, result, usage))
+            return
         body = self._renderer.response(result, usage)
         finish = REASONS[result.choices[0].reason] if type(result) is Result else ""
         self._count(usage, finish)
         self._table.close(self.key)
+        self.rendered(body)
+
+    def rendered(self, body: bytes) -> None:
+        """Send the whole answer."""
         self.done = True
         self._call.connection.respond(200, JSON + self._headers(), body)
         self._owner.on_end(self)
 
     def failed(self, error: ApiError) -> None:
-        self._count_partial(error.status, error.code)
+        self._count_partial(self._call.status(error), error.code)
         self._refuse(error)
         self._owner.on_end(self)
 
@@ -130,7 +140,7 @@ class Answer:
         if self.request is not None:
             self._table.close(self.request.key)
         self.done = True
-        refuse(self._call.connection, self._headers(), error)
+        self._call.refuse(self._headers(), error)
 
     def _headers(self) -> bytes:
         """The lines of any answer, with who gives it."""

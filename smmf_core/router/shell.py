@@ -12,6 +12,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -28,10 +29,9 @@ from smmf_core.messages import (
     RESULT,
     Failure,
     Ready,
-    Result,
     ToWorker,
     Usage,
-    Vectors,
+    Whole,
 )
 from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
@@ -41,12 +41,13 @@ from smmf_core.router.response import Answer
 from smmf_core.router.rings import Event, Rings
 from smmf_core.wire.requests import RouterSocket, worker_identity
 
+_RENDERERS = 2  # threads; they let go of the GIL
 _PENDING_BYTES = 1 << 20  # of one slow client: minutes of text; beyond it the client is cut off
 _UNREAD_S = 60.0  # how long the rest of an ended stream waits for a client that reads nothing
 _USAGE = struct.Struct("4I")  # csrc/FORMAT.md
 _log = logging.getLogger("smmf.router")
 
-_decode_result = msgspec.msgpack.Decoder(Result | Vectors).decode
+_decode_result = msgspec.msgpack.Decoder(Whole).decode
 _decode_failure = msgspec.msgpack.Decoder(Failure).decode
 
 
@@ -70,10 +71,12 @@ class RouterShell:
         self._rings = Rings(self._loop, self.table, self.wake, self.on_worker_died)
         self._requests = RouterSocket(f"ipc://{endpoint}")
         self._loop.add_reader(self._requests.fd, self._on_requests)
+        self._renderers = ThreadPoolExecutor(_RENDERERS, "render")
         self._turn_due = False
         self._has_sent = False
         self._finishing: dict[Answer, float] = {}  # since when their client has read nothing
         self._answers: dict[int, Answer] = {}
+        self._rendering: set[asyncio.Task[None]] = set()
 
     # --- Effects ---
 
@@ -205,6 +208,22 @@ class RouterShell:
             self.wake()
         elif answer.request is not None:
             self._answers.pop(answer.key, None)
+
+    def render_aside(self, answer: Answer, render: Callable[[], bytes]) -> None:
+        """A long answer's body is made in a thread: other clients do not wait for it."""
+
+        async def run() -> None:
+            try:
+                body = await self._loop.run_in_executor(self._renderers, render)
+            except Exception:  # memory, for one
+                _log.exception("an answer cannot be rendered")
+                answer.unsent(b"")
+                return
+            if not answer.done:  # its client may have gone
+                answer.rendered(body)
+
+        self._rendering.add(task := self._loop.create_task(run()))
+        task.add_done_callback(self._rendering.discard)
 
     def record(self, call: Call, request: Open | None, end: End) -> None:
         """A line of the access log for a request that is over."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from smmf_core.api.openai import Parsed, Renderer
+from smmf_core.api.dialect import StreamRenderer
+from smmf_core.api.openai import Parsed
 from smmf_core.errors import ApiError
 from smmf_core.messages import (
     CHOICE_END,
@@ -41,13 +42,15 @@ class StreamAnswer(Answer):
     States: waiting -> placed -> streaming -> ending (all bytes queued) -> done.
     """
 
-    __slots__ = ("_completion", "_parsed", "close_after")
-    _renderer: Renderer
+    __slots__ = ("_completion", "_has_begun", "_has_head", "_parsed", "close_after")
+    _renderer: StreamRenderer
 
-    def __init__(self, parsed: Parsed, call: Call, renderer: Renderer, owner: Owner) -> None:
+    def __init__(self, parsed: Parsed, call: Call, renderer: StreamRenderer, owner: Owner) -> None:
         super().__init__(call, renderer, owner)
         self._parsed = parsed
         self._completion = [0] * parsed.n_choices if parsed.continuous_usage else []
+        self._has_head = False  # a former Worker's Admit had it sent
+        self._has_begun = False  # what follows the Worker's Admit is with the stream
         self.close_after = False
 
     # --- from the core ---
@@ -57,8 +60,10 @@ class StreamAnswer(Answer):
         table, connection, parsed = self._table, self._call.connection, self._parsed
         self._count_placed(request)
         key, attempt, now = request.key, request.submit.attempt, request.placed_at
-        # its Worker may have died between Admit and the first token
-        has_head = attempt > 0 and table.emitted(key)[0]
+        # its Workers may have died between Admit and the first token, one after the other
+        if attempt > 0 and table.emitted(key)[0]:
+            self._has_head = True
+        self._has_begun = has_head = self._has_head
         renderer = self._renderer
         frame = None if parsed.logprobs or parsed.continuous_usage else renderer.frame
         head = b"" if has_head else connection.head(200, _SSE + self._headers())
@@ -71,6 +76,11 @@ class StreamAnswer(Answer):
     def admitted(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
         self._call.connection.begin_stream()
+        if not self._has_begun:
+            self._has_begun = True
+            start = self._renderer.admitted(prompt_tokens)
+            if start:
+                self._table.append(self.key, start, False)
 
     def finished(self, usage: Usage) -> None:
         self._count(usage, "")
@@ -103,6 +113,8 @@ class StreamAnswer(Answer):
         elif kind == DATA:
             body = renderer.tokens(choice, _decode_tokens(payload), usage)
         else:
+            if payload:
+                renderer.stopped_by(payload.decode("utf-8", "replace"))
             body = renderer.choice_end(choice, count, usage)
         if body:
             self._table.append(self.key, body, False)
@@ -116,7 +128,7 @@ class StreamAnswer(Answer):
     def _refuse(self, error: ApiError) -> None:
         """A real status while nothing was sent, else one error event and the end."""
         request = self.request
-        if request is None or not self._table.emitted(request.key)[0]:
+        if request is None or not (self._has_head or self._table.emitted(request.key)[0]):
             super()._refuse(error)
             return
         self._table.append(request.key, self._renderer.error_event(error), True)

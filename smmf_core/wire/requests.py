@@ -1,4 +1,5 @@
-"""Requests and cancels between Routers and Workers over ZeroMQ; the only file that imports zmq.
+"""Requests and cancels between Routers and Workers over ZeroMQ, and the Router's end of the client
+library's lane; the only file of the server that imports zmq.
 
 A frame is a msgpack list of messages, so one loop turn costs one frame per peer. Neither side
 blocks or queues here: high-water marks lie above any slot quota, so the Scheduler is the only
@@ -69,6 +70,42 @@ class RouterSocket:
 
     def close(self) -> None:
         self._socket.close()
+        self._context.term()
+
+
+class LaneSocket:
+    """The Router's ROUTER socket for the client library; the ids of its peers are ZeroMQ's own, one
+    per connection. `fd` is edge-triggered: after it fires, and after sends, receive until empty."""
+
+    def __init__(self, path: str, frame_bytes: int) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        _configure(self._socket)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, frame_bytes)  # a longer one ends its connection
+        self._socket.bind(f"ipc://{path}")
+        self.fd = int(self._socket.getsockopt(zmq.FD))
+
+    def send(self, identity: bytes, frame: bytes) -> bool:
+        """False: the client is gone, or has read nothing for thousands of frames."""
+        try:
+            self._socket.send(identity, _FIRST)
+            self._socket.send(frame, _LAST)
+        except zmq.ZMQError:
+            return False
+        return True
+
+    def receive(self, limit: int) -> list[tuple[bytes, bytes]]:
+        """At most `limit` frames that have arrived, as (identity, frame)."""
+        frames: list[tuple[bytes, bytes]] = []
+        while len(frames) < limit and int(self._socket.get(_EVENTS)) & _POLLIN:
+            identity, *rest = self._socket.recv_multipart(zmq.NOBLOCK)
+            frames.append((identity, rest[-1] if rest else b""))
+        return frames
+
+    def close(self, linger_ms: int) -> None:
+        """Last frames get so long to leave."""
+        self._socket.close(linger=linger_ms)
         self._context.term()
 
 

@@ -130,7 +130,8 @@ class ChoiceState:
         if rest or self._unsent:
             self._send(rest, [], out)
         if self.stream:
-            out.append((CHOICE_END, self._key, self._attempt, self._index, reason, b""))
+            stop = self._text.stop.encode("utf-8", "replace")
+            out.append((CHOICE_END, self._key, self._attempt, self._index, reason, stop))
 
     def result(self) -> Choice:
         """The finished choice of an aggregated answer."""
@@ -140,7 +141,8 @@ class ChoiceState:
             is_end = self._ids and self._ids[-1] in self._stop_ids
             shown = self._ids[:-1] if is_end else self._ids
             text += b"".join(map(self._bytes_of, shown)).decode("utf-8", "replace")
-        return Choice(text, self._ids, self.reason, self._logprobs)
+        stop = self._text.stop
+        return Choice(text, self._ids, self.reason, self._logprobs, stop=stop)
 
     def _end_if_due(self, is_end: bool, out: list[Record]) -> None:
         """Rules, in this order: 1 a stop string or stop token; 2 the length."""

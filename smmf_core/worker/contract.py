@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from smmf_core.engines.base import Encoder
 from smmf_core.errors import ApiError
 from smmf_core.messages import (
     FAIL,
@@ -35,6 +36,8 @@ class Spec(Protocol):
     def device(self) -> str: ...
     @property
     def capabilities(self) -> list[str]: ...
+    @property
+    def tokenizer(self) -> Encoder | None: ...
 
 
 class OpenFacts(NamedTuple):

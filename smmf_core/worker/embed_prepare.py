@@ -19,7 +19,12 @@ def read_texts(submit: Embed, spec: EmbedSpec, tokenize: Tokenize) -> list[Text]
     _check_dimensions(submit, spec)
     _check_token_ids(submit, spec)
     limit = spec.context_length if submit.max_tokens < 0 else submit.max_tokens
-    texts = tokenize(_with_prompt(submit, spec), submit.query, limit)
+    inputs = _with_prompt(submit, spec)
+    if submit.queries is None:
+        texts = tokenize(inputs, submit.query, limit)
+    else:
+        pairs = zip(inputs, submit.queries, strict=True)
+        texts = [tokenize([text], query, limit)[0] for text, query in pairs]
     for number, text in enumerate(texts):
         if not text.ids:
             where = _name(submit, number)
@@ -74,10 +79,9 @@ def _check_token_ids(submit: Embed, spec: EmbedSpec) -> None:
 
 
 def _name(submit: Embed, number: int) -> str:
-    if submit.query is not None:
-        return f"documents[{number}]"
-    return "input" if len(submit.inputs) == 1 else f"input[{number}]"
+    is_alone = len(submit.inputs) == 1 and submit.param != "documents"  # those are always a list
+    return submit.param if is_alone else f"{submit.param}[{number}]"
 
 
 def _with_query(submit: Embed) -> str:
-    return " with the query" if submit.query is not None else ""
+    return " with the query" if submit.query is not None or submit.queries is not None else ""

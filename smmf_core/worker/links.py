@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from smmf_core.control_messages import Attach
 from smmf_core.errors import ApiError
-from smmf_core.messages import Cancel, Ready
+from smmf_core.messages import Cancel, Detokenize, Ready, Tokenize
 from smmf_core.native._ring import drain_eventfd, wait
 from smmf_core.wire.requests import WorkerContext, WorkerSocket, worker_identity
 from smmf_core.wire.token_stream import TokenWriter
+from smmf_core.worker import tokens
 from smmf_core.worker.contract import Core, RouterKey
 
 
@@ -72,6 +73,8 @@ class Links:
                     core.on_submit(key, message, now)
                 elif isinstance(message, Cancel):
                     core.on_cancel(key, message.key, message.attempt)
+                elif isinstance(message, Tokenize | Detokenize):
+                    core.out[key] += tokens.answer(message, core.spec, core.tally, key)
                 else:
                     error = ApiError("unsupported_value", "The model has another task.", "model")
                     core.out[key].append(core.tally.fail(key, message, error))

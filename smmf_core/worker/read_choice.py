@@ -82,7 +82,8 @@ class ReadChoice(ChoiceState):
             reason = TOOL_CALLS
         self.reason = reason
         if self.stream:
-            out.append((CHOICE_END, self._key, self._attempt, self._index, reason, b""))
+            stop = self._text.stop.encode("utf-8", "replace")
+            out.append((CHOICE_END, self._key, self._attempt, self._index, reason, stop))
 
     def result(self) -> Choice:
         found = super().result()

@@ -18,7 +18,7 @@ class TextStream:
     (or the stop string is kept, with `include_stop`).
     """
 
-    __slots__ = ("_decoder", "_held", "_include_stop", "_longest", "_stops", "stopped")
+    __slots__ = ("_decoder", "_held", "_include_stop", "_longest", "_stops", "stop", "stopped")
 
     def __init__(self, stops: list[str], include_stop: bool) -> None:
         self._stops = stops
@@ -27,6 +27,7 @@ class TextStream:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._held = ""
         self.stopped = False
+        self.stop = ""  # which string stopped it
 
     @property
     def holds(self) -> bool:
@@ -61,7 +62,7 @@ class TextStream:
         self._held = ""
         at, stop = _earliest(text, self._stops)
         if at >= 0:
-            self.stopped = True
+            self.stopped, self.stop = True, stop
             return text[: at + len(stop)] if self._include_stop else text[:at]
         keep = _possible_stop(text, self._stops, self._longest)
         if keep:

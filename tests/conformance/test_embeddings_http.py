@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import json
 import math
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -286,3 +288,41 @@ def test_metrics_count_by_route(embed_server: Server, http: httpx.Client) -> Non
     assert after[name] - before.get(name, 0) == 1
     assert after[tokens] - before.get(tokens, 0) == 3
     assert after['smmf_requests_running{model="near"}'] == 0
+
+
+# --- long answers ---
+
+
+def test_long_answers_beside_others(embed_server: Server, client: openai.OpenAI) -> None:
+    """They are rendered in threads: each client gets its own, whole."""
+
+    def ask(seed: int) -> list[list[float]]:
+        texts = [f"text {seed} {n}" for n in range(2048)]
+        answer = client.embeddings.create(model="near", input=texts, encoding_format="float")
+        assert answer.data[seed].index == seed
+        return [answer.data[seed].embedding]
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        rows = list(pool.map(ask, range(6)))
+    for seed, (row,) in enumerate(rows):
+        alone = client.embeddings.create(
+            model="near", input=f"text {seed} {seed}", encoding_format="float"
+        )
+        assert alone.data[0].embedding == row
+
+
+def test_a_client_that_leaves_before_its_long_answer(
+    embed_server: Server, client: openai.OpenAI
+) -> None:
+    body = json.dumps({"model": "near", "input": [f"text {n}" for n in range(2048)]}).encode()
+    for wait_s in (0.0, 0.05, 0.1, 0.15, 0.2):
+        with socket.create_connection(("127.0.0.1", embed_server.port)) as raw:
+            raw.sendall(
+                b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            raw.settimeout(wait_s or None)
+            if wait_s:
+                with contextlib.suppress(TimeoutError):
+                    raw.recv(1)
+    assert len(client.embeddings.create(model="near", input="still here").data) == 1

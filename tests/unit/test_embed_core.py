@@ -125,11 +125,19 @@ def test_a_pair_is_the_query_and_the_document(rig: Rig) -> None:
     assert rig.rows(key)[0, 0] == 7
 
 
+def test_pairs_may_have_a_query_each(rig: Rig) -> None:
+    key = rig.submit("a", "b", queries=["what", "which one"])
+    rig.run()
+    assert rig.rows(key)[:, 0].tolist() == [5, 10]
+
+
 def test_a_text_above_the_context_names_itself(rig: Rig) -> None:
     cases = {
         "input": rig.submit("x" * 101),
         "input[1]": rig.submit("x", "y" * 101),
-        "documents[2]": rig.submit("x", "y", "z" * 99, query="qq"),
+        "documents[2]": rig.submit("x", "y", "z" * 99, query="qq", param="documents"),
+        "documents[0]": rig.submit("z" * 99, query="qq", param="documents"),
+        "text_2[1]": rig.submit("x", "z" * 99, queries=["qq", "rr"], param="text_2"),
     }
     rig.run()
     for name, key in cases.items():

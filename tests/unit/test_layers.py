@@ -35,6 +35,7 @@ LAYERS = (
     ("smmf_core.worker.read_choice", 1),
     ("smmf_core.worker.reading", 1),
     ("smmf_core.worker.text", 1),
+    ("smmf_core.worker.tokens", 1),
     ("smmf_core.controller.core", 1),
     ("smmf_core.controller.adapters", 1),
     ("smmf_core.controller.rings", 1),

@@ -34,16 +34,16 @@ def test_numbers_take_no_more_digits_than_they_need() -> None:
     values = [0.1, -0.0417, 1 / 3, 0.0, 1.0]
     vectors = Vectors(struct.pack("<5f", *values), 5, [1])
     body = EmbeddingsRenderer("m", False).response(vectors, Usage(1, 0))
-    assert b'"embedding":[0.100000001,-0.0417000018,0.333333343,0.0,1.0]' in body
+    assert b'"embedding":[0.1,-0.0417,0.33333334,0.0,1.0]' in body
 
 
 def test_values_next_to_nothing() -> None:
-    assert max(map(abs, np.subtract(embedding([1e-30, -3e-14]), [0, -3e-14]))) < 1e-21
+    assert embedding([1e-30, -3e-14]) == [1e-30, -3e-14]
 
 
 def test_the_layout_of_embeddings() -> None:
     wanted = parse_embeddings(b'{"model":"a\\"b","input":["x","y"],"encoding_format":"base64"}', "")
-    assert wanted.embed.inputs == ["x", "y"]
+    assert wanted.submit.inputs == ["x", "y"]
     body = wanted.renderer.response(Vectors(struct.pack("<2f", 1, 2), 1, [3, 4]), Usage(7, 0))
     assert json.loads(body) == {
         "object": "list",
@@ -59,7 +59,7 @@ def test_the_layout_of_embeddings() -> None:
 def test_equal_scores_keep_the_given_order() -> None:
     body = b'{"model":"m","query":"q","documents":["a","b","c","d"],"top_n":3}'
     wanted = parse_rerank(body, "7")
-    assert (wanted.embed.query, wanted.embed.inputs) == ("q", ["a", "b", "c", "d"])
+    assert (wanted.submit.query, wanted.submit.inputs) == ("q", ["a", "b", "c", "d"])
     scores = Vectors(struct.pack("<4f", 0.5, 0.25, 0.5, 0.75), 1, [1] * 4)
     answer = json.loads(wanted.renderer.response(scores, Usage(4, 0)))
     assert answer["id"] == "rerank-7"
@@ -68,4 +68,4 @@ def test_equal_scores_keep_the_given_order() -> None:
 
 def test_documents_may_be_objects() -> None:
     body = b'{"model":"m","query":"q","documents":[{"text":"a","id":1},"b"]}'
-    assert parse_rerank(body, "7").embed.inputs == ["a", "b"]
+    assert parse_rerank(body, "7").submit.inputs == ["a", "b"]

@@ -104,7 +104,7 @@ def test_a_stop_string_across_tokens_is_not_sent() -> None:
     rig.submit(sampling={"stop": ["k bro"]})
     records = rig.run()
     assert text_of(records) == " the quic"
-    assert [r[4] for r in records if r[0] == m.CHOICE_END] == [m.STOP]
+    assert [r[4:] for r in records if r[0] == m.CHOICE_END] == [(m.STOP, b"k bro")]
 
 
 def test_aggregated_answers_come_in_one_record() -> None:

@@ -59,6 +59,7 @@ def test_nothing_that_may_become_a_stop_string_is_sent() -> None:
     assert stream.push(b" STO") == " "
     assert stream.push(b"P now") == ""
     assert stream.stopped
+    assert stream.stop == "STOP"
 
 
 def test_include_stop_keeps_the_stop_string() -> None:

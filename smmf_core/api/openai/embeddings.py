@@ -6,29 +6,33 @@ compute any.
 
 from __future__ import annotations
 
-from binascii import b2a_base64
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from smmf_core.api.openai.decode import decode
-from smmf_core.api.openai.extensions import Require, keep_alive_seconds, parse_require
-from smmf_core.api.openai.schema import Count, Priority, Prompts, Text
+from smmf_core.api.openai.schema import Count, Prompts
+from smmf_core.api.openai.wanted import (
+    Common,
+    Wanted,
+    check_count,
+    empty_text,
+    make_wanted,
+    render_usage,
+)
 from smmf_core.errors import ApiError
 from smmf_core.messages import Embed, Usage, Vectors
+from smmf_core.native._vectors import render_embeddings
 
-MAX_INPUTS = 2048  # OpenAI's bound
 _BYTES_PER_TOKEN = 4  # for inputs that come as token ids
-_FLOAT_BYTES = 4
 
 _encode = msgspec.json.encode
 
 
-class EmbeddingsBody(msgspec.Struct, kw_only=True, gc=False):
-    """Every optional field accepts null, which means omitted."""
+class EmbeddingsBody(Common, kw_only=True, gc=False):
+    """`POST /v1/embeddings`"""
 
-    model: Text
     input: str | Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
@@ -36,31 +40,12 @@ class EmbeddingsBody(msgspec.Struct, kw_only=True, gc=False):
     # extensions
     truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     prompt_name: str | None = None
-    priority: Priority | None = None
-    keep_alive: float | str | None = None
-    smmf: dict[str, Any] | None = None
-
-
-class VectorRenderer(Protocol):
-    model: str  # as the answer calls it
-
-    def response(self, vectors: Vectors, usage: Usage) -> bytes: ...
-
-
-class Wanted(msgspec.Struct, gc=False):
-    """One valid request for vectors or scores. The Router fills `embed.key` and the like."""
-
-    embed: Embed
-    renderer: VectorRenderer
-    input_bytes: int  # an estimate
-    keep_alive_s: float | None
-    require: Require | None
 
 
 _decoder = msgspec.json.Decoder(EmbeddingsBody)
 
 
-def parse_embeddings(body: bytes, unique_id: str) -> Wanted:
+def parse_embeddings(body: bytes, unique_id: str, created: int = 0) -> Wanted:
     """Decode and validate. Raises ApiError (400) that names the input which is wrong."""
     request = decode(_decoder, body)
     inputs = _inputs(request.input)
@@ -77,19 +62,7 @@ def parse_embeddings(body: bytes, unique_id: str) -> Wanted:
     )
     size = sum(len(i) if isinstance(i, str) else len(i) * _BYTES_PER_TOKEN for i in inputs)
     renderer = EmbeddingsRenderer(request.model, request.encoding_format == "base64")
-    keep_alive_s = keep_alive_seconds(request.keep_alive)
-    return Wanted(embed, renderer, size, keep_alive_s, parse_require(request.smmf))
-
-
-def check_count(name: str, count: int) -> None:
-    if count > MAX_INPUTS:
-        text = f"array too long. Expected an array with maximum length {MAX_INPUTS}"
-        got = f"but got an array with length {count} instead."
-        raise ApiError("array_above_max_length", f"Invalid '{name}': {text}, {got}", name)
-
-
-def empty_text(name: str) -> ApiError:
-    return ApiError("invalid_value", f"Invalid '{name}': it cannot be an empty string.", name)
+    return make_wanted(request, embed, renderer, size)
 
 
 def _inputs(given: str | list[Any]) -> list[str | list[int]]:
@@ -120,32 +93,7 @@ class EmbeddingsRenderer:
         self._is_base64 = is_base64
 
     def response(self, vectors: Vectors, usage: Usage) -> bytes:
-        rows = _base64_rows(vectors) if self._is_base64 else _float_rows(vectors)
-        data = b",".join(
-            [
-                b'{"object":"embedding","index":%d,"embedding":%b}' % (index, row)
-                for index, row in enumerate(rows)
-            ]
-        )
-        return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
-            data, _encode(self.model), render_usage(usage),
-        )  # fmt: skip
-
-
-def render_usage(usage: Usage) -> bytes:
-    return b'{"prompt_tokens":%d,"total_tokens":%d}' % (usage.prompt, usage.prompt)
-
-
-def _base64_rows(vectors: Vectors) -> list[bytes]:
-    """float32, little-endian, as the official clients expect it."""
-    data, size = memoryview(vectors.data), vectors.dimensions * _FLOAT_BYTES
-    return [
-        b'"%b"' % b2a_base64(data[at : at + size], newline=False)
-        for at in range(0, len(data), size)
-    ]
-
-
-def _float_rows(vectors: Vectors) -> list[bytes]:
-    from smmf_core.api.openai.floats import float_rows  # numpy costs a Router 20 MB: on demand
-
-    return [_encode(row) for row in float_rows(vectors)]
+        """May run beside the loop: it lets go of the GIL."""
+        tail = b'],"model":%b,"usage":%b}' % (_encode(self.model), render_usage(usage))
+        head = b'{"object":"list","data":['
+        return render_embeddings(vectors.data, vectors.dimensions, self._is_base64, head, tail)

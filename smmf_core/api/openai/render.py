@@ -129,6 +129,13 @@ class Renderer:
             return b"%b0%b" % (self.prefix, role)
         return b"".join([b"%b%d%b" % (self.prefix, i, role) for i in range(self._choices)])
 
+    def admitted(self, prompt_tokens: int) -> bytes:
+        """Nothing: the prompt's tokens are told at the end."""
+        return b""
+
+    def stopped_by(self, stop: str) -> None:
+        """Not told: the reason is `stop` either way."""
+
     def tail(self, usage: Usage) -> bytes:
         """The end of a stream: the usage event if it was asked for, and `[DONE]`."""
         if not self._include_usage:

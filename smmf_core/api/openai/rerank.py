@@ -1,20 +1,31 @@
-"""`POST /v1/rerank`: body bytes in, an Embed with a query out; scores in, response bytes out.
+"""Documents by how well they answer a query: body bytes in, an Embed with a query out; scores in,
+response bytes out.
 
-Owns the shape that Jina's and Cohere's clients share; must not compute scores.
+Owns the shapes: what Jina's and Cohere's clients share (`/v1/rerank`), Cohere's second version
+(`/v2/rerank`), DB-GPT's `/v1/beta/relevance`. Must not compute scores.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from smmf_core.api.openai.decode import decode
-from smmf_core.api.openai.embeddings import Wanted, check_count, empty_text, render_usage
-from smmf_core.api.openai.extensions import keep_alive_seconds, parse_require
-from smmf_core.api.openai.schema import Count, Priority, Text
+from smmf_core.api.openai.schema import Count, Text
+from smmf_core.api.openai.wanted import (
+    Common,
+    Wanted,
+    WholeRenderer,
+    check_texts,
+    make_wanted,
+    render_usage,
+)
 from smmf_core.messages import Embed, Usage, Vectors
+
+_COHERE_TOKENS = 4096  # of a document, where the client of /v2/rerank does not say
+_COHERE_UNIT = 100  # documents
 
 _encode = msgspec.json.encode
 
@@ -23,31 +34,51 @@ class Document(msgspec.Struct, gc=False):
     text: str
 
 
-class RerankBody(msgspec.Struct, kw_only=True, gc=False):
-    """Every optional field accepts null, which means omitted."""
+class RerankBody(Common, kw_only=True, gc=False):
+    """`POST /v1/rerank`, `POST /v2/rerank`"""
 
-    model: Text
     query: Text
     documents: Annotated[list[str | Document], Meta(min_length=1)]
     top_n: Count | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: Count | None = None
-    # extensions
-    priority: Priority | None = None
-    keep_alive: float | str | None = None
-    smmf: dict[str, Any] | None = None
+
+
+class RelevanceBody(Common, kw_only=True, gc=False):
+    """`POST /v1/beta/relevance`"""
+
+    query: Text
+    documents: Annotated[list[str], Meta(min_length=1)]
 
 
 _decoder = msgspec.json.Decoder(RerankBody)
+_relevance_decoder = msgspec.json.Decoder(RelevanceBody)
 
 
-def parse_rerank(body: bytes, unique_id: str) -> Wanted:
+def parse_rerank(body: bytes, unique_id: str, created: int = 0) -> Wanted:
     """Decode and validate. Raises ApiError (400) that names the document which is wrong."""
     request = decode(_decoder, body)
-    check_count("documents", len(request.documents))
-    documents = [d if isinstance(d, str) else d.text for d in request.documents]
-    if "" in documents:
-        raise empty_text(f"documents[{documents.index('')}]")
+    return _rerank(request, RerankRenderer(unique_id, request), request.max_tokens_per_doc or 0)
+
+
+def parse_rerank_v2(body: bytes, unique_id: str, created: int = 0) -> Wanted:
+    """As parse_rerank; long documents are cut, as Cohere cuts them."""
+    request = decode(_decoder, body)
+    tokens = request.max_tokens_per_doc or _COHERE_TOKENS
+    return _rerank(request, RerankV2Renderer(unique_id, request), tokens)
+
+
+def parse_relevance(body: bytes, unique_id: str, created: int = 0) -> Wanted:
+    """As parse_rerank."""
+    request = decode(_relevance_decoder, body)
+    return _rerank(request, RelevanceRenderer(request.model), 0)
+
+
+def _rerank(
+    request: RerankBody | RelevanceBody, renderer: WholeRenderer, max_tokens: int
+) -> Wanted:
+    documents = _texts(request)
+    check_texts("documents", documents)
     embed = Embed(
         key=0,
         attempt=0,
@@ -55,14 +86,16 @@ def parse_rerank(body: bytes, unique_id: str) -> Wanted:
         model=request.model,
         inputs=[*documents],
         query=request.query,
-        max_tokens=request.max_tokens_per_doc or 0,
+        max_tokens=max_tokens,
         priority=request.priority or 0,
+        param="documents",
     )
-    shown = documents if request.return_documents else None
-    renderer = RerankRenderer(request.model, unique_id, request.top_n, shown)
     size = sum(map(len, documents)) + len(request.query) * len(documents)
-    keep_alive_s = keep_alive_seconds(request.keep_alive)
-    return Wanted(embed, renderer, size, keep_alive_s, parse_require(request.smmf))
+    return make_wanted(request, embed, renderer, size)
+
+
+def _texts(request: RerankBody | RelevanceBody) -> list[str]:
+    return [d if isinstance(d, str) else d.text for d in request.documents]
 
 
 class RerankRenderer:
@@ -70,24 +103,54 @@ class RerankRenderer:
 
     __slots__ = ("_documents", "_id", "_top_n", "model")
 
-    def __init__(
-        self, model: str, unique_id: str, top_n: int | None, documents: list[str] | None
-    ) -> None:
-        self.model = model
-        self._id = unique_id
-        self._top_n = top_n
-        self._documents = documents
+    def __init__(self, unique_id: str, request: RerankBody) -> None:
+        self.model = request.model
+        self._id = b"rerank-%b" % unique_id.encode()
+        self._top_n = request.top_n
+        self._documents = _texts(request) if request.return_documents else None
 
     def response(self, vectors: Vectors, usage: Usage) -> bytes:
         scores = memoryview(vectors.data).cast("f")
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[: self._top_n]
         results = b",".join([self._result(index, scores[index]) for index in order])
-        return b'{"id":"rerank-%b","model":%b,"results":[%b],"usage":%b}' % (
-            self._id.encode(), _encode(self.model), results, render_usage(usage),
+        return b'{"id":"%b","model":%b,"results":[%b],"usage":%b%b}' % (
+            self._id, _encode(self.model), results, render_usage(usage),
+            self._more(len(scores), usage),
         )  # fmt: skip
+
+    def _more(self, documents: int, usage: Usage) -> bytes:
+        return b""
 
     def _result(self, index: int, score: float) -> bytes:
         document = b""
         if self._documents is not None:
             document = b',"document":{"text":%b}' % _encode(self._documents[index])
         return b'{"index":%d,"relevance_score":%b%b}' % (index, _encode(score), document)
+
+
+class RerankV2Renderer(RerankRenderer):
+    """With what Cohere tells of the call."""
+
+    __slots__ = ()
+
+    def _more(self, documents: int, usage: Usage) -> bytes:
+        units = -(-documents // _COHERE_UNIT)
+        return (
+            b',"meta":{"api_version":{"version":"2"},"billed_units":{"search_units":%d},'
+            b'"tokens":{"input_tokens":%d}}' % (units, usage.prompt)
+        )
+
+
+class RelevanceRenderer:
+    """The scores in the order of the documents."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def response(self, vectors: Vectors, usage: Usage) -> bytes:
+        scores = memoryview(vectors.data).cast("f").tolist()
+        return b'{"object":"list","model":%b,"data":%b,"usage":%b}' % (
+            _encode(self.model), _encode(scores), render_usage(usage),
+        )  # fmt: skip

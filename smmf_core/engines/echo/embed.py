@@ -35,6 +35,7 @@ class EchoEmbedEngine:
             is_matryoshka=settings.matryoshka and not is_rerank,
             capabilities=[config.model.task],
             warms_up=False,
+            tokenizer=tokenizer,
         )
         self._settings = settings
         self._tokenizer = tokenizer

@@ -66,6 +66,7 @@ class EmbedModel:
             default_prompt=recipe.default_prompt,
             device=str(self._device),
             capabilities=[config.model.task],
+            tokenizer=self._reader,
         )
         self._set_matryoshka(model.config)
         self._warm_up()

@@ -12,13 +12,15 @@ from smmf_core.errors import ApiError
 
 
 class TextReader:
-    """Fast tokenizers are called below transformers' own wrapping, which costs more than they."""
+    """Also a `base.Encoder`. Fast tokenizers are called below transformers' own wrapping, which
+    costs more than they."""
 
     def __init__(self, tokenizer: Any, context_length: int, is_lower_case: bool) -> None:
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self._context_length = context_length
         self._is_lower_case = is_lower_case
+        self.vocab_size = len(tokenizer)
         if self._backend is not None:
             self._backend.no_padding()
             self._backend.no_truncation()
@@ -32,6 +34,20 @@ class TextReader:
             next(found) if isinstance(text, str) else Text(text[:limit] if limit else text)
             for text in texts
         ]
+
+    def encode(self, text: str, add_special: bool) -> list[int]:
+        text = self._case(text)
+        if self._backend is None:
+            return list(self._tokenizer.encode(text, add_special_tokens=add_special))
+        return list(self._backend.encode(text, add_special_tokens=add_special).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        if self._backend is None:
+            return str(self._tokenizer.decode(ids))
+        return str(self._backend.decode(ids, skip_special_tokens=False))
+
+    def piece(self, token: int) -> str:
+        return self._tokenizer.convert_ids_to_tokens(token) or ""
 
     def _case(self, text: str) -> str:
         return text.lower() if self._is_lower_case else text

@@ -16,6 +16,7 @@ from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import LlamaCppOptions
 from smmf_core.engines.base import EmbedSpec, Text
 from smmf_core.engines.llama_cpp import api
+from smmf_core.engines.llama_cpp.gguf_text import GgufEncoder
 from smmf_core.engines.llama_cpp.load import (
     GPU,
     check_file,
@@ -72,6 +73,7 @@ class LlamaCppEmbedEngine:
             dimensions=1 if self._is_rerank else model.output_width,
             device=GPU if on_gpu else "cpu",
             capabilities=[config.model.task],
+            tokenizer=GgufEncoder(model),
         )
 
     def tokenize(

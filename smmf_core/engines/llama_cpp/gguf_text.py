@@ -26,7 +26,25 @@ class Vocabulary(Protocol):
     def chat_template(self, name: str | None = None) -> str | None: ...
 
 
-class GgufTokenizer:
+class GgufEncoder:
+    """A GGUF vocabulary, as `base.Encoder`."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.vocab_size = vocabulary.vocab_size
+
+    def encode(self, text: str, add_special: bool) -> list[int]:
+        return self._vocabulary.tokenize(text, add_special)
+
+    def decode(self, ids: list[int]) -> str:
+        pieces = [self._vocabulary.piece(token, special=True) for token in ids]
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def piece(self, token: int) -> str:
+        return self._vocabulary.token_text(token)
+
+
+class GgufTokenizer(GgufEncoder):
     """A GGUF vocabulary, as `base.Tokenizer`.
 
     What ends an answer is llama.cpp's own finding: the tokens that the file names as ends (of
@@ -34,8 +52,7 @@ class GgufTokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        self.vocab_size = vocabulary.vocab_size
+        super().__init__(vocabulary)
         ids = range(self.vocab_size)
         self._bytes = [vocabulary.piece(token, special=False) for token in ids]
         self.eos_ids = frozenset(token for token in ids if vocabulary.is_end(token))
@@ -48,9 +65,6 @@ class GgufTokenizer:
         self.special_ids |= ids
         for token in ids:
             self._bytes[token] = b""
-
-    def encode(self, text: str, add_special: bool) -> list[int]:
-        return self._vocabulary.tokenize(text, add_special)
 
     def token_id(self, piece: str) -> int | None:
         """The token that is exactly this text; None if there is none."""

@@ -66,6 +66,7 @@ class SentencePieceTokenizer:
         self._bytes = [b""] * self.vocab_size
         for id_ in set(range(own)) - self.special_ids:
             self._bytes[id_] = sentencepiece_bytes(model.id_to_piece(id_), model.is_byte(id_))
+        self._names = {ids[0]: name for name, ids in added.items() if len(ids) == 1}
         longest_first = sorted(added, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if added else None
 
@@ -83,6 +84,11 @@ class SentencePieceTokenizer:
             return self._added[piece][0]
         id_: int = self._model.piece_to_id(piece)
         return None if self._model.is_unknown(id_) else id_
+
+    def piece(self, token: int) -> str:
+        if token in self._names or token >= self._model.get_piece_size():
+            return self._names.get(token, "")
+        return str(self._model.id_to_piece(token))
 
     def token_bytes(self, token: int) -> bytes:
         return self._bytes[token]

@@ -31,7 +31,7 @@ class SlowTokenizer:
     def __init__(self, tokenizer: Any, eos_ids: frozenset[int], vocab_size: int = 0) -> None:
         self._tokenizer = tokenizer
         self.eos_ids = eos_ids
-        pieces = _pieces(tokenizer)
+        pieces = self._pieces = _pieces(tokenizer)
         self.vocab_size = max(vocab_size, len(pieces))
         added = tokenizer.added_tokens_decoder
         special = {id_ for id_, token in added.items() if token.special}
@@ -50,6 +50,14 @@ class SlowTokenizer:
 
     def token_id(self, piece: str) -> int | None:
         return self._ids.get(piece)
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids))
+
+    def piece(self, token: int) -> str:
+        """A vocabulary of bytes is shown as text."""
+        piece = self._pieces[token] if token < len(self._pieces) else None
+        return piece.decode("utf-8", "replace") if isinstance(piece, bytes) else piece or ""
 
     def token_bytes(self, token: int) -> bytes:
         return self._bytes[token]

@@ -57,6 +57,12 @@ class HfTokenizer:
         found: int | None = self._tokenizer.token_to_id(piece)
         return found
 
+    def decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+    def piece(self, token: int) -> str:
+        return self._tokenizer.id_to_token(token) or ""
+
     def token_bytes(self, token: int) -> bytes:
         return self._bytes[token]
 
