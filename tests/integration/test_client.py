@@ -38,7 +38,7 @@ from smmf_core.messages import encode
 WAIT_S = 30.0
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 SLOW = {"tokens": 10_000, "step_ms": 20}
-QUICK = {"max_tokens": 2}
+QUICK: dict[str, Any] = {"max_tokens": 2}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 ASK_AND_DIE = """

@@ -171,7 +171,8 @@ def test_requests_leave_nothing_to_the_garbage_collector(run: Run) -> None:
     """A collection costs more than all that one request does."""
 
     def kept() -> int:
-        return sum(isinstance(thing, Answer | Call | Open) for thing in gc.get_objects())
+        kinds = (Answer, Call, Open)  # by type(): some objects warn when they are asked for theirs
+        return sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
 
     async def test(rig: Rig) -> None:
         (worker,) = await rig.start()
