@@ -120,7 +120,7 @@ class Reconciler:
 
     def _retire(self, child: Child, model: Model, now: float) -> None:
         is_ordered = model.is_stopped or model.is_removed
-        child.wanted = False
+        child.wanted = child.is_offline = False  # the operator's word was on this one
         self._room.waiting.pop(child.id, None)
         self._lives.stop(child, now, None if is_ordered else PATIENT_S)
         if not child.is_alive:

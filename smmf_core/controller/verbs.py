@@ -195,7 +195,10 @@ class Verbs:
         self._changed(model, now)
 
     def set_online(self, child: Child, online: bool, now: float) -> None:
-        """Put it into rotation, or take it out without stopping it."""
+        """Put it into rotation, or take it out without stopping it. Raises ControlError for one
+        that neither runs nor is about to: its name is the next one's, which has done nothing."""
+        if not child.wanted and not child.is_alive:
+            raise ControlError(f"{child.name} is {child.state}: smmf ps shows what runs")
         child.is_offline = not online
         if online:
             child.removed = ""

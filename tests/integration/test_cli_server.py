@@ -163,6 +163,17 @@ def test_shutdown_by_name_does_not_need_the_admin_port(server: Server) -> None:
     assert _all_ended(pidfds)
 
 
+def test_shutdown_of_a_name_leaves_others_alone(server: Server) -> None:
+    done = smmf(server, "shutdown", "--name", "another")
+    assert (done.returncode, done.stderr) == (
+        1, "smmf: no server runs in the run directory of another\n"
+    )  # fmt: skip
+    assert smmf(server, "ps").returncode == 0
+    pidfds = _pidfds(server)
+    assert said(server, "shutdown", "--name", "default") == "default has ended\n"
+    assert _all_ended(pidfds)
+
+
 def _pidfds(server: Server) -> list[int]:
     return [os.pidfd_open(row["pid"]) for row in read(server, "ps", "--all")]
 

@@ -230,6 +230,18 @@ def test_an_offline_replica_runs_and_gets_no_requests() -> None:
     assert rig.core.status_of(served).state == "ready"
 
 
+def test_only_what_runs_is_taken_out_of_rotation_and_its_slot_forgets_it() -> None:
+    rig, first = rig_with(model(replicas=2))
+    gone = rig.child("m-1")
+    rig.core.set_online(gone, False, 0.0)
+    rig.core.scale_model(first, 1, 1.0)
+    end(rig, "m-1", 2.0)
+    with pytest.raises(ControlError, match="m-1 is stopped"):
+        rig.core.set_online(gone, False, 3.0)
+    rig.core.scale_model(first, 2, 4.0)
+    assert not rig.child("m-1").is_offline
+
+
 def test_why_one_failed_says_more_than_that_another_is_offline() -> None:
     rig, served = rig_with(model(replicas=3))
     rig.core.set_online(rig.child("m-0"), False, 1.0)
