@@ -376,6 +376,9 @@ def test_a_slow_tokenizer_says_the_same(minilm: Any) -> None:
         def __call__(self, *args: Any, **options: Any) -> Any:
             return self._inner(*args, **options)
 
+        def __len__(self) -> int:
+            return len(self._inner)
+
     reader = TextReader(Slow(), 256, is_lower_case=False)
     for query, cut in ((None, 0), (None, 6), (QUERY, 0), (QUERY, 6)):
         slow, fast = reader.read(TEXTS, query, cut), minilm.tokenize(TEXTS, query, cut)
