@@ -92,7 +92,8 @@ def stream_paced_8() -> Figures:
 
 
 def unary() -> Figures:
-    """Not streaming, 16 clients: CPU per request, against single-process FastAPI."""
+    """Not streaming, 16 clients: CPU per request, against single-process FastAPI. The best of three
+    rounds of each: neighbours on the machine cost caches."""
     total = 6000
     costs: dict[str, float] = {}
     failed: dict[str, int] = {}
@@ -108,14 +109,14 @@ def unary() -> Figures:
         try:
             request = chat(contestant, 16, False)
             measure(contestant, closed(contestant, request, False, 16, 2000))
-            cpu_s, outcomes, wall_s = measure(
-                contestant, closed(contestant, request, False, 16, total)
-            )
+            plan = closed(contestant, request, False, 16, total)
+            rounds = [measure(contestant, plan) for _ in range(3)]
         finally:
             contestant.stop()
-        costs[name] = 1e6 * cpu_s / total
-        failed |= errors(outcomes)
-        rate = rate or total / wall_s
+        costs[name] = 1e6 * min(cpu_s for cpu_s, _, _ in rounds) / total
+        for _, outcomes, wall_s in rounds:
+            failed |= errors(outcomes)
+            rate = rate or total / wall_s
     return {
         "clients": 16,
         "errors": failed,
