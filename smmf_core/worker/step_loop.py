@@ -25,8 +25,8 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
     Router, which places it again once this Worker is gone.
     """
     control_at = receive_at = 0.0
+    now = time.monotonic()
     while True:
-        now = time.monotonic()
         if now >= control_at:
             control.turn(now)
             control.apply_adapters(engine)
@@ -50,10 +50,12 @@ def run(engine: StepEngine, core: WorkerCore, links: Links, control: WorkerContr
         links.flush(control.steps)
         now = time.monotonic()
         control.after_step(now)
+        if due <= now:
+            continue
         due = min(due, control.next_report)
         if due > now:
             links.sleep(control.fd, None if due == math.inf else due - now)
-            control_at = 0.0
+            control_at, now = 0.0, time.monotonic()
 
 
 def turn(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: float) -> float:
@@ -63,7 +65,10 @@ def turn(engine: StepEngine, core: WorkerCore, control: WorkerControl, now: floa
     _step(engine, core, control, now)
     if core.left:
         _remove(engine, core)
-    due = engine.ready_at(time.monotonic())
+    due = engine.ready_at(now)
+    if due <= now:  # the hot path: nothing else can be due before
+        return due
+    core.announce(now)
     return min(due, core.batcher.next_deadline(), core.announce_at)
 
 
