@@ -144,6 +144,8 @@ class Child:
         self.state = state
         self.act_at = math.inf
         self.is_stuck = self.is_blocked = self.is_refused = False
+        if state == STOPPED and not self.wanted:
+            self.is_offline = False  # the next one of this name has done nothing
         if state != STARTING and state != LOADING and state != WAITING:
             self.phase = "ready" if state == READY else ""
 

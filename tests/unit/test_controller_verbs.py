@@ -242,6 +242,21 @@ def test_only_what_runs_is_taken_out_of_rotation_and_its_slot_forgets_it() -> No
     assert not rig.child("m-1").is_offline
 
 
+@pytest.mark.parametrize("is_before", [True, False])
+def test_what_a_stop_ends_comes_back_into_rotation(is_before: bool) -> None:
+    """Whether it was taken out of rotation before, or while it drained."""
+    rig, served = rig_with(model(replicas=2))
+    if is_before:
+        rig.core.set_online(rig.child("m-1"), False, 1.0)
+    rig.core.stop_instance(rig.child("m-1"), False, None, 1.0)
+    if not is_before:
+        rig.core.set_online(rig.child("m-1"), False, 1.0)
+    end(rig, "m-1", 2.0)
+    rig.core.start_model(served, 2, 3.0)
+    rig.start_all(4.0)
+    assert rig.core.status_of(served).is_degraded is False
+
+
 def test_why_one_failed_says_more_than_that_another_is_offline() -> None:
     rig, served = rig_with(model(replicas=3))
     rig.core.set_online(rig.child("m-0"), False, 1.0)

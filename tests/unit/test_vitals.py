@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from controller_rig import W0, Rig, model
 
@@ -27,14 +29,29 @@ def gpu(number: int, processes: dict[int, int], free: int = 60 * GIB) -> Gpu:
     return Gpu(f"cuda:{number}", number, 80 * GIB, free, 0.25 * (number + 1), processes)
 
 
+@contextlib.contextmanager
+def leading_a_session() -> Iterator[tuple[int, int]]:
+    """The process ids of one that leads a session, as Workers do, and of one that it started."""
+    code = "import subprocess; p = subprocess.Popen(['cat']); print(p.pid, flush=True); p.wait()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as leader:
+        assert leader.stdout is not None
+        yield leader.pid, int(leader.stdout.readline())
+        leader.stdin.close()  # type: ignore[union-attr]
+
+
 def test_by_the_processes_that_the_driver_tells() -> None:
-    mine = os.getsid(0)
-    a, b = child("a-0", mine, "cuda:0,cuda:1"), child("b-0", 999_999_999, "cuda:1")
-    gpus = [gpu(0, {os.getpid(): GIB, 5: GIB}), gpu(1, {b.pid: 3 * GIB, os.getpid(): GIB})]
-    assert gpu_shares([a, b], gpus) == {
-        "a-0": {"cuda:0": (0.25, GIB), "cuda:1": (0.5, GIB)},
-        "b-0": {"cuda:1": (0.5, 3 * GIB)},
-    }
+    with leading_a_session() as (leader, started):
+        a, b = child("a-0", leader, "cuda:0,cuda:1"), child("b-0", 999_999_999, "cuda:1")
+        gpus = [gpu(0, {started: GIB, 5: GIB}), gpu(1, {b.pid: 3 * GIB, started: GIB})]
+        assert gpu_shares([a, b], gpus) == {
+            "a-0": {"cuda:0": (0.25, GIB), "cuda:1": (0.5, GIB)},
+            "b-0": {"cuda:1": (0.5, 3 * GIB)},
+        }
 
 
 def test_a_container_does_not_know_the_drivers_numbers() -> None:
@@ -55,21 +72,9 @@ def test_who_is_on_no_gpu_has_no_share() -> None:
 
 
 def test_sessions_hold_what_a_child_started() -> None:
-    code = "import subprocess; p = subprocess.Popen(['cat']); print(p.pid, flush=True); p.wait()"
-    leader = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert leader.stdout is not None
-    assert leader.stdin is not None
-    grandchild = int(leader.stdout.readline())
-    found = sessions()
-    leader.stdin.close()
-    leader.wait()
-    leader.stdout.close()
-    assert found[leader.pid] == {leader.pid, grandchild}
+    with leading_a_session() as (leader, started):
+        found = sessions()
+    assert found[leader] == {leader, started}
     assert os.getpid() in found[os.getsid(0)]
 
 
