@@ -11,6 +11,8 @@ import msgspec
 
 from smmf_core.messages import Message
 
+ROLES = ("inference", "read", "admin")  # ask models; look at everything; change everything
+
 
 class ModelEntry(Message):
     """What a Router must know of one model. `index` is its number in the Scheduler."""
@@ -65,6 +67,30 @@ class Registry(Message):
     models: list[ModelEntry]
     workers: list[WorkerEntry]
     is_settled: bool = True  # the admin API listens, and no autostart replica is on its way
+
+
+class KeyEntry(Message):
+    """What a Router must know of one API key. The key itself is nowhere."""
+
+    id: str  # as operators see it
+    slot: int  # its row in the table of limits
+    digest: bytes  # SHA-256 of the key, 32 bytes
+    roles: list[str]  # of ROLES
+    models: list[str] = []  # that it may ask for, by name or alias; empty: all
+    expires_at: float = 0.0  # Unix seconds; 0: never
+    requests_per_minute: int = 0  # 0: no limit, also below
+    tokens_per_minute: int = 0  # prompt and generated
+    max_concurrency: int = 0  # open requests
+    monthly_tokens: int = 0  # the budget of a calendar month, UTC
+
+
+class Keys(Message):
+    """Controller -> Router, with [memfd of the table of limits]: the whole truth; replaces the
+    former version. Until the first one a Router answers nobody who would need a key."""
+
+    version: int
+    entries: list[KeyEntry]
+    required: bool  # False: there is no key, and anyone may ask
 
 
 class Attach(Message):
@@ -208,6 +234,18 @@ class LoadWanted(Message):
     model: int
 
 
+class UsageDelta(msgspec.Struct, array_like=True, gc=False):
+    """What a key has used of a model since a Router's last report. `key`: "": without one."""
+
+    key: str
+    model: str
+    requests: int = 0
+    errors: int = 0  # of the requests
+    prompt: int = 0  # tokens, cached ones among them
+    cached: int = 0
+    generated: int = 0
+
+
 class RouterReport(Message):
     """Router -> Controller, every second; `workers`: (worker, in flight)."""
 
@@ -216,6 +254,7 @@ class RouterReport(Message):
     connections: int
     state: str  # "starting" | "ready" | "draining"
     metrics: bytes  # msgpack, merged by the Controller when there are several Routers
+    usage: list[UsageDelta] = []  # since the last report
 
 
 class WorkerLost(Message):
@@ -229,6 +268,7 @@ class WorkerLost(Message):
 ToChild = (
     Welcome
     | Registry
+    | Keys
     | Attach
     | Detach
     | Adapters

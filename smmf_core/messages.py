@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL = 5  # raised when a message changes its meaning or its fields
+PROTOCOL = 6  # raised when a message changes its meaning or its fields
 
 # Kinds of ring records (csrc/FORMAT.md)
 ADMIT, TOKENS, CHOICE_END, DATA, RESULT, FINISH, FAIL, REASONING, TOOL = 1, 2, 3, 4, 5, 6, 7, 8, 9
