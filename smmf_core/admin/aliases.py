@@ -15,6 +15,8 @@ from smmf_core.admin.rows import Row
 from smmf_core.admin.waiting import remembered
 from smmf_core.controller.shell import ControllerShell
 
+_UNFIT = frozenset({"failed", "stopped", "offline"})  # its requests are refused
+
 
 @get("/aliases", summary="All aliases; `runtime`: pointed while serving")
 async def get_aliases(state: State) -> list[Row]:
@@ -33,7 +35,9 @@ async def put_alias(state: State, name: str, data: PointAlias) -> Row:
     model = find_model(shell, data.model)
     already = " already" if alias in model.aliases else ""
     shell.core.point_alias(alias, model, shell.now)
-    message = remembered(shell, f"{alias} means {model.name}{already}")
+    status = shell.core.status_of(model)
+    unfit = f", which is {status.state}: {status.reason}" if status.state in _UNFIT else ""
+    message = remembered(shell, f"{alias} means {model.name}{already}{unfit}")
     return {"alias": alias, "model": model.name, "message": message}
 
 

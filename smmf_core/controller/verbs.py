@@ -78,6 +78,8 @@ class Verbs:
 
     def pin_model(self, model: Model, pinned: bool, now: float) -> None:
         """Whether it may never be unloaded to make room, nor for being idle."""
+        if model.is_pinned != pinned:
+            self._effects.note("model", model.name, "pinned" if pinned else "unpinned")
         model.is_pinned = pinned
         self._changed(model, now)
         self.models.retry_waiting(now)
@@ -149,12 +151,15 @@ class Verbs:
     def point_alias(self, alias: str, model: Model, now: float) -> None:
         """Raises ControlError: it is a model's own name."""
         self._check_kept(model)
+        if alias not in model.aliases:
+            self._effects.note("model", model.name, f"{alias} means it")
         self.registry.point_alias(alias, model)
         self._changed(model, now)
 
     def forget_alias(self, alias: str, now: float) -> None:
         """Raises ControlError for an unknown one, and for a model's own name."""
         model = self.registry.forget_alias(alias)
+        self._effects.note("model", model.name, f"{alias} no longer means it")
         self._changed(model, now)
 
     # --- of instances ---

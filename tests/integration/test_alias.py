@@ -77,3 +77,19 @@ def test_models_come_before_aliases_each_with_its_status(server: Server) -> None
         ("green", "green", "ready"),
         ("live", "green", "ready"),
     ]
+
+
+def test_what_an_alias_means_is_an_event(server: Server) -> None:
+    server.admin("PUT", "/admin/v1/aliases/other", {"model": "blue"})
+    server.admin("DELETE", "/admin/v1/aliases/other")
+    server.admin("POST", "/admin/v1/models/blue:pin")
+    server.admin("POST", "/admin/v1/models/blue:unpin")
+    reasons = [row["reason"] for row in server.admin("GET", "/admin/v1/events?model=blue")]
+    assert reasons[-4:] == ["other means it", "other no longer means it", "pinned", "unpinned"]
+
+
+def test_an_alias_of_what_cannot_answer_says_so(server: Server) -> None:
+    server.admin("POST", "/admin/v1/models/green:stop", {})
+    said = server.admin("PUT", "/admin/v1/aliases/other", {"model": "green"})["message"]
+    assert said == "other means green, which is stopped: stopped by the operator"
+    server.admin("POST", "/admin/v1/models/green:start", {})
