@@ -1,0 +1,183 @@
+"""Responses' input, a text or a list of items, as the messages of a chat.
+
+Owns the kinds of items and of content parts; must not know the other fields of a body. What an
+assistant thought, said and called between two turns of others is one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.api.responses.custom import wrapped
+from smmf_core.api.responses.tools import joined
+from smmf_core.errors import ApiError
+
+_ROLES = ("user", "assistant", "system", "developer")
+_LEADING = ("system", "developer")
+_TEXT_PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+_THOUGHTS = ("reasoning_text", "text")
+_BETWEEN = "\n"
+_BETWEEN_MESSAGES = "\n\n"
+
+Object = dict[str, Any]
+
+
+def read_input(instructions: str | None, given: str | list[Object]) -> list[Object]:
+    """A chat's messages, the instructions first. Raises ApiError (400)."""
+    chat: list[Object] = []
+    if instructions:
+        chat.append({"role": "system", "content": instructions})
+    if isinstance(given, str):
+        chat.append({"role": "user", "content": given})
+        return chat
+    for i, item in enumerate(given):
+        path = f"input[{i}]"
+        kind = _kind(item, path)
+        if kind not in _READERS:
+            raise _unsupported_item(path, kind)
+        _READERS[kind](chat, item, path)
+    return chat
+
+
+def _kind(item: Object, path: str) -> str:
+    kind = item.get("type")
+    if kind is None:
+        return "item_reference" if "id" in item and "role" not in item else "message"
+    if not isinstance(kind, str):
+        raise invalid_type(f"{path}.type", "a string", kind)
+    return kind
+
+
+def _add_message(chat: list[Object], item: Object, path: str) -> None:
+    """Templates know instructions only as one message, at the beginning, and many know no two
+    turns of the user in a row."""
+    role = _string(item, "role", path)
+    if role not in _ROLES:
+        raise unknown_value(f"{path}.role", role, _ROLES)
+    text = _text(item, "content", path, may_be_empty=role == "assistant")
+    if role == "assistant":
+        _join(_assistant(chat), "content", text)
+    elif role in _LEADING and len(chat) == 1 and chat[0]["role"] in _LEADING:
+        chat[0]["content"] += _BETWEEN_MESSAGES + text
+    elif role == "user" and chat and chat[-1]["role"] == "user":
+        chat[-1]["content"] += _BETWEEN_MESSAGES + text
+    else:
+        chat.append({"role": role, "content": text})
+
+
+def _add_reasoning(chat: list[Object], item: Object, path: str) -> None:
+    """The thoughts themselves, where they are there: a summary is none."""
+    parts = item.get("content") or []
+    if not isinstance(parts, list):
+        raise invalid_type(f"{path}.content", "an array", parts)
+    for k, part in enumerate(parts):
+        place = f"{path}.content[{k}]"
+        kind = _part_kind(part, place)
+        if kind not in _THOUGHTS:
+            raise unknown_value(f"{place}.type", kind, _THOUGHTS)
+        _join(_assistant(chat), "reasoning_content", _string(part, "text", place))
+
+
+def _add_function_call(chat: list[Object], item: Object, path: str) -> None:
+    _add_call(chat, item, path, _string(item, "arguments", path))
+
+
+def _add_custom_call(chat: list[Object], item: Object, path: str) -> None:
+    _add_call(chat, item, path, wrapped(_string(item, "input", path)))
+
+
+def _add_call(chat: list[Object], item: Object, path: str, arguments: str) -> None:
+    name, namespace = _string(item, "name", path), None
+    if item.get("namespace") is not None:
+        namespace = _string(item, "namespace", path)
+    function = {"name": joined(namespace, name), "arguments": arguments}
+    call = {"id": _string(item, "call_id", path), "type": "function", "function": function}
+    _assistant(chat).setdefault("tool_calls", []).append(call)
+
+
+def _add_output(chat: list[Object], item: Object, path: str) -> None:
+    call = _string(item, "call_id", path)
+    answer = _text(item, "output", path, may_be_empty=True)
+    chat.append({"role": "tool", "tool_call_id": call, "content": answer})
+
+
+_READERS: dict[str, Callable[[list[Object], Object, str], None]] = {
+    "message": _add_message,
+    "reasoning": _add_reasoning,
+    "function_call": _add_function_call,
+    "function_call_output": _add_output,
+    "custom_tool_call": _add_custom_call,
+    "custom_tool_call_output": _add_output,
+}
+
+
+def _assistant(chat: list[Object]) -> Object:
+    """The assistant's turn that the chat ends with."""
+    if not chat or chat[-1]["role"] != "assistant":
+        chat.append({"role": "assistant", "content": ""})
+    return chat[-1]
+
+
+def _join(message: Object, key: str, text: str) -> None:
+    before = message.get(key)
+    message[key] = before + _BETWEEN + text if before and text else before or text
+
+
+def _text(item: Object, key: str, path: str, may_be_empty: bool) -> str:
+    """A string, or the texts of parts."""
+    content, path = item.get(key), f"{path}.{key}"
+    if isinstance(content, str):
+        return content
+    if content is None:
+        raise missing(path)
+    if not isinstance(content, list):
+        raise invalid_type(path, "a string or an array of content parts", content)
+    if not content and not may_be_empty:
+        text = "empty array. Expected an array with minimum length 1, but got an empty array."
+        raise ApiError("empty_array", f"Invalid '{path}': {text}", path)
+    texts = []
+    for k, part in enumerate(content):
+        place = f"{path}[{k}]"
+        kind = _part_kind(part, place)
+        field = _TEXT_PARTS.get(kind)
+        if field is None:
+            raise _unsupported_part(place, kind)
+        texts.append(_string(part, field, place))
+    return "".join(texts)
+
+
+def _part_kind(part: Any, path: str) -> str:
+    if not isinstance(part, dict):
+        raise invalid_type(path, "an object", part)
+    return _string(part, "type", path)
+
+
+def _string(item: Object, key: str, path: str) -> str:
+    value = item.get(key)
+    if value is None:
+        raise missing(f"{path}.{key}")
+    if not isinstance(value, str):
+        raise invalid_type(f"{path}.{key}", "a string", value)
+    return value
+
+
+def _unsupported_part(path: str, kind: str) -> ApiError:
+    text = (
+        f"Invalid '{path}.type': content parts of type {shown(kind)} are not supported. "
+        "Supported values are: 'input_text', 'output_text', 'refusal'."
+    )
+    return ApiError("unsupported_value", text, f"{path}.type")
+
+
+def _unsupported_item(path: str, kind: str) -> ApiError:
+    if kind == "item_reference":
+        text = (
+            f"Invalid '{path}': items are not stored here, so none can be referred to. Send the "
+            "item itself, as clients do that are told 'store' is false."
+        )
+        return ApiError("unsupported_value", text, f"{path}.type")
+    known = ", ".join(f"'{name}'" for name in _READERS)
+    text = f"Invalid '{path}.type': items of type {shown(kind)} are not supported."
+    return ApiError("unsupported_value", f"{text} Supported values are: {known}.", f"{path}.type")
