@@ -24,12 +24,14 @@ namespace smmf {
 //   reasoning: prefix i reasoning_open ESCAPED reasoning_close `null` tail
 // With merge_finish the finish goes into the last text event: `null` becomes the reason. Where
 // reasoning_again is not empty, `reasoning_again ESCAPED` goes before reasoning_close: some clients
-// read the one field, some the other.
+// read the one field, some the other. Without has_choices there is one choice only: its events have
+// neither i nor `null`, and Python frames its finish.
 struct Frame {
   std::string text_open, text_close, finish_open, tail;
   std::string reasoning_open, reasoning_again, reasoning_close;
   std::array<std::string, 4> reasons;
   bool merge_finish = false;
+  bool has_choices = true;
 };
 
 enum class SendState { kSent, kBlocked, kBroken };
@@ -44,6 +46,7 @@ class Stream {
   bool chunked = true;
   // What happened, in seconds of the Router's clock.
   double opened_at = 0, admitted_at = 0, first_token_at = 0, last_token_at = 0, last_record_at = 0;
+  double last_event_at = 0;  // something for the client
   uint64_t tokens = 0;
   int reason = -1;  // why its last choice ended; -1: none has
   // Where its bytes are.
@@ -139,9 +142,11 @@ class Stream {
   };
 
   void AppendPrefix(uint32_t choice) {
+    body_.append(prefix);
+    if (!frame->has_choices) return;
     char digits[10];
     const auto end = std::to_chars(digits, digits + sizeof digits, choice).ptr;
-    body_.append(prefix).append(digits, static_cast<size_t>(end - digits));
+    body_.append(digits, static_cast<size_t>(end - digits));
   }
 
   void OpenEvent(uint32_t choice, bool is_reasoning) {
@@ -161,7 +166,8 @@ class Stream {
       body_.append(frame->reasoning_again).append(text);
     }
     body_.append(open_reasoning_ ? frame->reasoning_close : frame->text_close);
-    body_.append(reason).append(frame->tail);
+    if (frame->has_choices) body_.append(reason);
+    body_.append(frame->tail);
     event_open_ = false;
   }
 

@@ -1,4 +1,4 @@
-// Rows of float32 as the JSON objects of an embeddings answer.
+// Rows of float32 as the JSON objects, or arrays, of an embeddings answer.
 //
 // Owns the texts of numbers: floats in the fewest digits that read back as the same float32, or
 // whole rows in base64 (RFC 4648) of their little-endian bytes. Must not know what stands around.
@@ -16,6 +16,7 @@ namespace smmf {
 namespace vectors_internal {
 
 inline constexpr size_t kFloatChars = 24;  // any float32 and ".0": "-1.17549435e-38"
+inline constexpr size_t kUsualChars = 14;  // of a float and its comma
 inline constexpr size_t kFrameChars = 64;  // around one row
 
 // A number with a point or an exponent, so that readers take it for no integer.
@@ -71,7 +72,7 @@ inline void AppendEmbeddings(const char* data, size_t size, size_t dimensions, b
                              std::string* out) {
   const size_t row_bytes = dimensions * sizeof(float);
   const size_t rows = row_bytes == 0 ? 0 : size / row_bytes;
-  const size_t per_float = is_base64 ? 6 : 14;
+  const size_t per_float = is_base64 ? 6 : vectors_internal::kUsualChars;
   out->reserve(out->size() + size / sizeof(float) * per_float +
                rows * vectors_internal::kFrameChars);
   for (size_t row = 0; row < rows; ++row) {
@@ -86,6 +87,17 @@ inline void AppendEmbeddings(const char* data, size_t size, size_t dimensions, b
       vectors_internal::AppendFloats(from, dimensions, out);
     }
     out->push_back('}');
+  }
+}
+
+// Appends every row of `dimensions` floats as an array, with commas between.
+inline void AppendRows(const char* data, size_t size, size_t dimensions, std::string* out) {
+  const size_t row_bytes = dimensions * sizeof(float);
+  const size_t rows = row_bytes == 0 ? 0 : size / row_bytes;
+  out->reserve(out->size() + size / sizeof(float) * vectors_internal::kUsualChars + 3 * rows);
+  for (size_t row = 0; row < rows; ++row) {
+    if (row > 0) out->push_back(',');
+    vectors_internal::AppendFloats(data + row * row_bytes, dimensions, out);
   }
 }
 

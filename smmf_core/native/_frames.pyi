@@ -9,7 +9,8 @@ class Frame:
     A text event of choice i is prefix i text_open TEXT text_close `null` tail; a finish event is
     prefix i finish_open reason tail, or with merge_finish the last text event with the reason.
     `reasoning` is what stands before the text of a thought, between it and the same text again
-    (b"": it comes once), and behind. What follows a stream's first TOOL is left to Python.
+    (b"": it comes once), and behind. What follows a stream's first TOOL is left to Python. Without
+    `has_choices` events have neither i nor `null`, and the finish is left to Python, too.
     """
 
     def __init__(
@@ -21,6 +22,7 @@ class Frame:
         reasons: tuple[bytes, bytes, bytes, bytes],
         merge_finish: bool,
         reasoning: tuple[bytes, bytes, bytes] = ...,
+        has_choices: bool = ...,
     ) -> None: ...
 
 class StreamTable:
@@ -61,6 +63,8 @@ class StreamTable:
         """(opened, admitted, first token, last token at, tokens, why the last choice ended); 0.0
         and -1 where not yet."""
     def stale(self, now: float, first_s: float, between_s: float) -> list[int]: ...
+    def quiet(self, now: float, quiet_s: float) -> list[int]:
+        """Admitted streams that read, and had nothing to read for longer than `quiet_s`."""
     def emitted(self, key: int) -> tuple[bool, int]:
         """(whether bytes have left, tokens seen)"""
     def close(self, key: int) -> None: ...

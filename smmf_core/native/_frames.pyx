@@ -23,6 +23,7 @@ cdef extern from "smmf/stream_table.hpp" namespace "smmf" nogil:
         string reasoning_close
         string reasons[4]
         bool merge_finish
+        bool has_choices
 
     cppclass Stream:
         shared_ptr[const CFrame] frame
@@ -37,6 +38,7 @@ cdef extern from "smmf/stream_table.hpp" namespace "smmf" nogil:
         double first_token_at
         double last_token_at
         double last_record_at
+        double last_event_at
         uint64_t tokens
         int reason
         bool is_ended
@@ -66,6 +68,7 @@ cdef extern from "smmf/stream_table.hpp" namespace "smmf" nogil:
         void Block(uint64_t key)
         void Unblock(uint64_t key)
         void Stale(double now, double first_s, double between_s, vector[uint64_t]* keys)
+        void Quiet(double now, double quiet_s, vector[uint64_t]* keys)
         size_t size()
         uint64_t late_records()
 
@@ -82,7 +85,7 @@ cdef class Frame:
     cdef shared_ptr[CFrame] c
 
     def __init__(self, text_open, text_close, finish_open, tail, reasons, merge_finish,
-                 reasoning=(b"", b"", b"")):
+                 reasoning=(b"", b"", b""), has_choices=True):
         self.c = make_shared[CFrame]()
         cdef CFrame* frame = self.c.get()
         frame.text_open = text_open
@@ -92,6 +95,7 @@ cdef class Frame:
         for i in range(4):
             frame.reasons[i] = reasons[i]
         frame.merge_finish = merge_finish
+        frame.has_choices = has_choices
         frame.reasoning_open, frame.reasoning_again, frame.reasoning_close = reasoning
 
 
@@ -115,7 +119,7 @@ cdef class StreamTable:
         stream.head = head
         stream.first = first
         stream.chunked = chunked
-        stream.opened_at = stream.last_record_at = now
+        stream.opened_at = stream.last_record_at = stream.last_event_at = now
 
     def drain(self, RingReader reader not None, double now, list events):
         reader.check()
@@ -163,6 +167,12 @@ cdef class StreamTable:
         cdef vector[uint64_t] keys
         with nogil:
             self.c.Stale(now, first_s, between_s, &keys)
+        return list(keys)
+
+    def quiet(self, double now, double quiet_s):
+        cdef vector[uint64_t] keys
+        with nogil:
+            self.c.Quiet(now, quiet_s, &keys)
         return list(keys)
 
     def emitted(self, uint64_t key):

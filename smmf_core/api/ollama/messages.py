@@ -1,0 +1,133 @@
+"""Ollama's messages and tools as those of a chat.
+
+Owns their shape: arguments are objects, calls may have no ids, and a tool's answer may name its
+tool only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from smmf_core.api.openai.decode import check_nesting, invalid_type, missing, unknown_value
+from smmf_core.errors import ApiError
+
+_ROLES = ("system", "user", "assistant", "tool")
+
+Object = dict[str, Any]
+Call = tuple[str, str]  # id and name
+
+
+def read_messages(messages: list[Object]) -> list[Object]:
+    """Raises ApiError (400) with the path of what is wrong."""
+    chat: list[Object] = []
+    waiting: list[Call] = []  # calls that no tool has answered
+    for i, message in enumerate(messages):
+        path = f"messages[{i}]"
+        role = _role(message, path)
+        if message.get("images"):
+            raise no_images(f"{path}.images")
+        said: Object = {"role": role, "content": _string(message, "content", path)}
+        if role == "assistant":
+            waiting = _add_assistant(said, message, i)
+        elif role == "tool":
+            said["tool_call_id"], name = _answered(message, path, waiting)
+            if name:
+                said["name"] = name
+        chat.append(said)
+    return chat
+
+
+def read_tools(tools: list[Object] | None) -> list[Object] | None:
+    """`type` may be left out: all are functions."""
+    return [{"type": "function", **tool} for tool in tools] if tools else None
+
+
+def no_images(path: str) -> ApiError:
+    text = f"Invalid '{path}': images are not supported here, only text is."
+    return ApiError("unsupported_value", text, path)
+
+
+def is_begun(chat: list[Object]) -> bool:
+    """Whether the last message is the beginning of the answer."""
+    last = chat[-1]
+    return last["role"] == "assistant" and bool(last["content"]) and "tool_calls" not in last
+
+
+def _role(message: Object, path: str) -> str:
+    role = message.get("role")
+    if role is None:
+        raise missing(f"{path}.role")
+    if not isinstance(role, str):
+        raise invalid_type(f"{path}.role", "a string", role)
+    if role.lower() not in _ROLES:
+        raise unknown_value(f"{path}.role", role, _ROLES)
+    return role.lower()
+
+
+def _add_assistant(said: Object, message: Object, i: int) -> list[Call]:
+    """Its thoughts and calls. Returns the calls that tools are to answer."""
+    path = f"messages[{i}]"
+    thinking = _string(message, "thinking", path)
+    if thinking:
+        said["reasoning_content"] = thinking
+    given = message.get("tool_calls")
+    if not given:
+        return []
+    if not isinstance(given, list):
+        raise invalid_type(f"{path}.tool_calls", "an array", given)
+    said["tool_calls"] = [
+        _call(call, f"{path}.tool_calls[{k}]", f"call_{i}_{k}") for k, call in enumerate(given)
+    ]
+    return [(call["id"], call["function"]["name"]) for call in said["tool_calls"]]
+
+
+def _call(call: Any, path: str, new_id: str) -> Object:
+    if not isinstance(call, dict):
+        raise invalid_type(path, "an object", call)
+    function = call.get("function")
+    if function is None:
+        raise missing(f"{path}.function")
+    if not isinstance(function, dict):
+        raise invalid_type(f"{path}.function", "an object", function)
+    name = _string(function, "name", f"{path}.function")
+    if not name:
+        raise missing(f"{path}.function.name")
+    arguments = function.get("arguments")
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise invalid_type(f"{path}.function.arguments", "an object", arguments)
+    check_nesting(arguments, f"{path}.function.arguments")
+    written = msgspec.json.encode(arguments).decode()
+    return {
+        "id": _string(call, "id", path) or new_id,
+        "type": "function",
+        "function": {"name": name, "arguments": written},
+    }
+
+
+def _answered(message: Object, path: str, waiting: list[Call]) -> Call:
+    """Which call a tool's message answers; it waits no longer.
+
+    1 the one whose id it gives; 2 the first of the tool that it names; 3 else the first one.
+    """
+    given_id = _string(message, "tool_call_id", path)
+    name = _string(message, "tool_name", path)
+    fitting = [c for c in waiting if c[0] == given_id]  # 1
+    if not given_id:
+        fitting = [c for c in waiting if c[1] == name] if name else waiting[:1]  # 2, 3
+    if not fitting:
+        return given_id or f"call_{path}", name
+    waiting.remove(fitting[0])
+    return fitting[0]
+
+
+def _string(parent: Object, key: str, path: str) -> str:
+    value = parent.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise invalid_type(f"{path}.{key}", "a string", value)
+    return value
