@@ -172,7 +172,7 @@ class StorageSuite:
     def test_a_schema_of_a_later_release_is_refused(self, url: str) -> None:
         self.given(url, "CREATE TABLE smmf_schema (id INT, version INT)")
         self.given(url, "INSERT INTO smmf_schema VALUES (1, 99)")
-        with pytest.raises(StoreError, match=r"has schema 99, and this release knows 1: use the"):
+        with pytest.raises(StoreError, match=r"has schema 99, and this release knows 2: use the"):
             SQLAlchemyStorage(url).open()
 
     def test_tables_of_somebody_else_are_refused(self, url: str) -> None:

@@ -13,7 +13,18 @@ from litestar.datastructures import State
 from litestar.openapi.config import OpenAPIConfig
 
 from smmf_core import __version__
-from smmf_core.admin import aliases, events, instances, logs, models, registering, router, rows
+from smmf_core.admin import (
+    aliases,
+    events,
+    instances,
+    keys,
+    logs,
+    models,
+    registering,
+    router,
+    rows,
+    usage,
+)
 from smmf_core.admin.bodies import ShutDown
 from smmf_core.admin.errors import HANDLERS, check_key
 from smmf_core.admin.rows import Row
@@ -42,6 +53,8 @@ def create(shell: ControllerShell) -> Litestar:
         *logs.HANDLERS,
         *router.HANDLERS,
         *aliases.HANDLERS,
+        *keys.HANDLERS,
+        *usage.HANDLERS,
         post_shutdown,
     ]
     return Litestar(

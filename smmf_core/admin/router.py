@@ -13,8 +13,9 @@ from litestar.datastructures import State
 from smmf_core.admin import rows
 from smmf_core.admin.bodies import Body, read
 from smmf_core.admin.rows import Row
-from smmf_core.config.load import is_loopback
+from smmf_core.config.addresses import is_loopback
 from smmf_core.controller import address
+from smmf_core.controller.keys import ADMIN
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.errors import ApiError
 
@@ -32,7 +33,12 @@ async def post_router(state: State, data: dict[str, Any]) -> Row:
     shell: ControllerShell = state.shell
     body = read(Move, data)
     server = shell.config.server
-    if not body.api_keys and not is_loopback(server.admin_host):
+    made = shell.access.book.made_roles
+    has_keys = bool(body.api_keys or made)
+    if not (has_keys or server.no_auth or is_loopback(body.host)):
+        message = f"Other machines reach {body.host}, and there is no API key: give api_keys, or "
+        raise ApiError("conflict", message + "make one with `smmf keys create`.", "api_keys")
+    if not (body.api_keys or ADMIN in made or is_loopback(server.admin_host)):
         message = "The admin API is open to other machines: it needs keys."
         raise ApiError("conflict", message, "api_keys")
     has_moved = address.move(shell, body.host, body.port, body.api_keys)

@@ -15,6 +15,7 @@ import msgspec
 
 from smmf_core import __version__
 from smmf_core.config import redacted
+from smmf_core.config.addresses import client_address, inference_url
 from smmf_core.control_messages import RouterReport, WorkerReport
 from smmf_core.controller.process import memory_bytes
 from smmf_core.controller.shell import ControllerShell
@@ -28,13 +29,13 @@ Row = dict[str, Any]
 
 def health(shell: ControllerShell) -> Row:
     core, server = shell.core, shell.config.server
-    host = f"[{server.host}]" if ":" in server.host else server.host
     return {
         "status": "stopping" if core.is_stopping else "ok",
         "name": server.name,
         "pid": os.getpid(),
         "version": __version__,
-        "inference_url": f"http://{host}:{server.port}",
+        "inference_url": inference_url(server),
+        "client_address": client_address(server, shell.ports.public_key),
         "run_dir": str(shell.run_dir.path),
         "started_at": shell.started_at,
         "models": len(core.registry),

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from smmf_core import tls
 from smmf_core.admin.app import create
+from smmf_core.config.addresses import admin_has_tls
 from smmf_core.controller.shell import ControllerShell
 
 _KEEP_ALIVE_S = 5
@@ -37,9 +39,14 @@ async def serve(shell: ControllerShell, listener: socket.socket, ended: asyncio.
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_CLOSE_S,
     )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    config.load()
+    server = shell.config.server
+    if admin_has_tls(server):
+        context = config.ssl = tls.server_context(server)
+        shell.on_certificate = lambda: tls.load(context, server)
+    serving = _Server(config)
+    running = asyncio.create_task(serving.serve(sockets=[listener]))
     await ended.wait()
-    server.should_exit = True
-    await serving
+    serving.should_exit = True
+    await running
     listener.close()

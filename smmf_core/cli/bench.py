@@ -59,9 +59,10 @@ def _load(args: argparse.Namespace) -> dict[str, Any]:
     from smmf_core.loadgen.load import Plan
 
     url = f"{args.base_url.rstrip('/')}/chat/completions"
-    if not url.startswith("http://"):
-        raise ControlError("bench speaks plain HTTP: --base-url must begin with http://")
-    host, _, path = url.removeprefix("http://").partition("/")
+    scheme, _, place = url.partition("://")
+    if scheme not in ("http", "https"):
+        raise ControlError("--base-url must begin with http:// or https://")
+    host, _, path = place.partition("/")
     body: dict[str, Any] = {
         "model": args.model,
         "messages": [{"role": "user", "content": args.prompt}],

@@ -11,9 +11,10 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from smmf_core.cli.http import CliError, Endpoint, Refused, add_flags, admin, in_url
+from smmf_core.cli.http import CliError, Endpoint, Refused, add_flags, admin
 from smmf_core.cli.lifecycle import MODELS, path_of
 from smmf_core.cli.waiting import act
+from smmf_core.config.addresses import in_url
 from smmf_core.config.problems import nearest
 
 PROMPT = ">>> "
@@ -75,7 +76,7 @@ def inference(server: Endpoint) -> Endpoint:
     split = urlsplit(url)
     if split.hostname not in _EVERYWHERE:
         return Endpoint(url)
-    return Endpoint(f"http://{in_url(server.host)}:{split.port}")
+    return Endpoint(f"{split.scheme}://{in_url(server.host)}:{split.port}")
 
 
 class Chat:

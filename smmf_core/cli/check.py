@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any
 
+from smmf_core import tls
 from smmf_core.cli.http import add_json_flag, wants_json
 from smmf_core.cli.table import print_json, size
 from smmf_core.config import (
@@ -56,7 +57,7 @@ class Findings:
 
     def _server(self, file: str) -> None:
         try:
-            load_server(file, {})
+            self.problems += tls.problems(load_server(file, {}))
             self.warnings += load_raw_server(file).warnings
         except ConfigProblems as error:
             self.problems += error.problems

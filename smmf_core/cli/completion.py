@@ -21,6 +21,7 @@ COMPLETIONS = {  # what an argument is called in the help -> what may stand ther
     "MODEL": _MODELS,
     "INSTANCE": _INSTANCES,
     "MODEL|INSTANCE": _EITHER,
+    "KEY_ID": shtab.cmd("smmf keys list --quiet 2>/dev/null"),
     "FILE": shtab.FILE,
     "TARGET": shtab.FILE,
     "PATH": shtab.FILE,

@@ -12,8 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from smmf_core.cli.http import Endpoint, add_flags, admin, in_url
+from smmf_core.cli.http import Endpoint, add_flags, admin
 from smmf_core.config import load_server
+from smmf_core.config.addresses import admin_url
 from smmf_core.config.raw import REFERENCE
 from smmf_core.config.targets import read_raw
 from smmf_core.errors import ConfigError
@@ -77,7 +78,7 @@ def controller_of(args: argparse.Namespace) -> Endpoint:
         return Endpoint(_filled_in(str(address)).partition(",")[0].strip(), key)  # 2
     if "controller" in services:
         found = load_server(args.config, {}).server
-        return Endpoint(f"http://{in_url(found.admin_host)}:{found.admin_port}", key)  # 3
+        return Endpoint(admin_url(found), key)  # 3
     return admin(args, key)  # 4
 
 

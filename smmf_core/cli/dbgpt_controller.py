@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from smmf_core.cli.http import CliError, Endpoint, Unreachable, in_url
+from smmf_core.cli.http import CliError, Endpoint, Unreachable
 from smmf_core.cli.serve import Progress
 from smmf_core.config import Server, ServerConfig, load_server, run_directory
+from smmf_core.config.addresses import admin_url, is_loopback
 from smmf_core.config.kinds import kind_of
-from smmf_core.config.load import is_loopback
 from smmf_core.config.targets import read_raw
 from smmf_core.controller import process
 from smmf_core.controller.main import run
@@ -46,10 +46,12 @@ def serve(args: argparse.Namespace) -> int:
 
 def _give_up_keys(server: Server) -> None:
     """They are the API server's, which brings them; DB-GPT's controller has none. Until then only
-    this machine may administer."""
+    this machine may administer, and ask."""
     server.api_keys = []
     if not is_loopback(server.admin_host):
         server.admin_host = Server().admin_host
+    if not (server.no_auth or is_loopback(server.host)):
+        server.host = Server().host
 
 
 class _Progress(Progress):
@@ -59,7 +61,7 @@ class _Progress(Progress):
             super().failed(shell)
             return
         self.close()
-        print(f"smmf: controller on {_admin_url(shell.config.server)}; {_HINT}", flush=True)
+        print(f"smmf: controller on {admin_url(shell.config.server)}; {_HINT}", flush=True)
 
 
 def _start_behind(args: argparse.Namespace, config: ServerConfig) -> int:
@@ -74,13 +76,13 @@ def _start_behind(args: argparse.Namespace, config: ServerConfig) -> int:
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
     _wait_until_up(started, config.server, output)
-    print(f"smmf: controller on {_admin_url(config.server)} (pid {started.pid}); {_HINT}")
+    print(f"smmf: controller on {admin_url(config.server)} (pid {started.pid}); {_HINT}")
     return 0
 
 
 def _wait_until_up(started: subprocess.Popen[bytes], server: Server, output: Path) -> None:
     """Raises CliError with what it said last."""
-    found = Endpoint(_admin_url(server), next(iter(server.api_keys), ""))
+    found = Endpoint(admin_url(server), next(iter(server.api_keys), ""))
     deadline = time.monotonic() + UP_S
     while time.monotonic() < deadline:
         if started.poll() is not None:
@@ -92,7 +94,3 @@ def _wait_until_up(started: subprocess.Popen[bytes], server: Server, output: Pat
             pass
         time.sleep(_POLL_S)
     raise CliError(f"it is not up after {UP_S:.0f} s; its output is in {output}")
-
-
-def _admin_url(server: Server) -> str:
-    return f"http://{in_url(server.admin_host)}:{server.admin_port}"

@@ -12,14 +12,17 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from smmf_core.cli.http import add_json_flag, wants_json
 from smmf_core.cli.table import print_json, size, table
+from smmf_core.config import Server
 from smmf_core.environments import gpu
 from smmf_core.environments.catalog import ENGINES, Engine, variant_for_gpu
 from smmf_core.environments.state import HERE, NO, state
 from smmf_core.plugins import BACKENDS, backend_names, load_backend
+from smmf_core.store.location import lane_key
 
 NATIVE = ("_ring", "_frames", "_histogram", "_scheduler", "_batcher")
 PORTS = {"inference": 8000, "admin": 8001}
@@ -90,6 +93,19 @@ def _ports() -> Iterable[Finding]:
                 yield Finding(f"port {port}", "missing", f"in use ({name}); give another")
 
 
+def _client_key() -> Iterable[Finding]:
+    """Of the server without a --name, if it has had a TCP port for the client library."""
+    file = lane_key(Server())
+    if file.exists():
+        yield _works("client port's key", lambda: _public_key(file))
+
+
+def _public_key(file: Path) -> str:
+    from smmf_core.wire.curve import read_or_make
+
+    return read_or_make(file, may_make=False).public.hex()
+
+
 def _gpu() -> Iterable[Finding]:
     found = gpu.find()
     for card in found.gpus:
@@ -153,4 +169,4 @@ def _try_pidfd() -> str:
     return "process descriptors work"
 
 
-LOOKS = (_system, _native_core, _shared_memory, _engines, _ports, _gpu)
+LOOKS = (_system, _native_core, _shared_memory, _engines, _ports, _client_key, _gpu)

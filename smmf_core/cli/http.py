@@ -62,11 +62,6 @@ def admin(args: argparse.Namespace, key: str = "") -> Endpoint:
     return Endpoint(url, key)
 
 
-def in_url(host: str) -> str:
-    """An address as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host
-
-
 class Endpoint:
     """One server; a connection per request. `key`: for it, unless SMMF_API_KEY is set."""
 
@@ -139,7 +134,7 @@ class Endpoint:
             raise Unreachable(f"no server at {self.url}: {hint}") from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise Unreachable(f"no answer from {self.url}: {error}") from None
+            raise Unreachable(f"no answer from {self.url}: {_in_words(error)}") from None
         if response.status >= 400:
             message = _error_message(response)
             if response.status == HTTPStatus.UNAUTHORIZED:
@@ -153,6 +148,13 @@ class Endpoint:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         return headers
+
+
+def _in_words(error: Exception) -> str:
+    if type(error).__name__ == "SSLCertVerificationError":  # ssl is imported for https only
+        reason = getattr(error, "verify_message", error)
+        return f"its certificate is not trusted ({reason}); SSL_CERT_FILE names its authority's"
+    return str(error)
 
 
 def _error_message(response: http.client.HTTPResponse) -> str:

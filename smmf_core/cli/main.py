@@ -39,6 +39,8 @@ VERBS = {  # verb -> (module, what it does)
     "adapter": ("adapter", "load or unload LoRA adapters"),
     "chat": ("chat", "talk to a model"),
     "run": ("chat", "load a model and talk to it"),
+    "keys": ("keys", "API keys: make, list, revoke"),
+    "usage": ("usage", "requests and tokens per key and model"),
     "check": ("check", "validate configuration files"),
     "doctor": ("doctor", "what is installed and works here"),
     "engines": ("engines", "engines and their environments"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 
 
 def count(text: str) -> int:
@@ -30,3 +31,14 @@ def seconds(text: str) -> float:
     if not 0 <= found < math.inf:
         raise ArgumentTypeError(f"'{text}' is not a number of seconds")
     return found
+
+
+def bounded(least: int, most: int) -> Callable[[str], int]:
+    """A whole number in a range."""
+
+    def whole(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+            raise ArgumentTypeError(f"'{text}' is not a whole number from {least} to {most}")
+        return int(text)
+
+    return whole

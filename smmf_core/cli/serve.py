@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from smmf_core.cli.http import in_url
 from smmf_core.config import ModelFlags
+from smmf_core.config.addresses import admin_url, client_address, inference_url
 from smmf_core.config.load import Sources
 from smmf_core.controller.main import run as run_controller
 from smmf_core.controller.shell import ControllerShell
@@ -33,6 +33,9 @@ _OVERRIDES = {  # flag -> key of smmf.toml
     "name": "server.name",
     "run_dir": "server.run_dir",
     "log_level": "log.level",
+    "no_auth": "server.no_auth",
+    "ssl_certfile": "server.tls_cert",
+    "ssl_keyfile": "server.tls_key",
 }
 
 
@@ -54,6 +57,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--api-key", action="append", default=[], metavar="KEY", help="clients must send one"
     )
+    parser.add_argument(
+        "--no-auth", action="store_true", default=None,
+        help="serve other machines without any key",
+    )  # fmt: skip
+    parser.add_argument("--ssl-certfile", metavar="PEM", help="certificate: serve HTTPS")
+    parser.add_argument("--ssl-keyfile", metavar="PEM", help="its key")
     one = parser.add_argument_group("for a folder, or the demo model")
     one.add_argument("--backend", help="engine")
     one.add_argument("--served-model-name", nargs="+", default=[], metavar="NAME")
@@ -113,10 +122,11 @@ class Progress:
     def ready(self, shell: ControllerShell) -> None:
         server = shell.config.server
         self.close()
-        endpoint = f"http://{in_url(server.host)}:{server.port}/v1"
-        admin = f"http://{in_url(server.admin_host)}:{server.admin_port}"
+        endpoint, admin = f"{inference_url(server)}/v1", admin_url(server)
         models = "; ".join(_models_in_words(shell))
         self._write(self._out, f"smmf: ready on {endpoint} ({models}; admin {admin})\n")
+        if address := client_address(server, shell.ports.public_key):
+            self._write(self._out, f"smmf: client library on {address}\n")
         self._tell_reasons(shell)
 
     def failed(self, shell: ControllerShell) -> None:

@@ -11,15 +11,16 @@ from smmf_core.controller.shell import ControllerShell
 
 
 def move(shell: ControllerShell, host: str, port: int, api_keys: list[str]) -> bool:
-    """Whether anything has changed. The Routers finish what is open and start again; meanwhile who
-    connects waits. Raises ControlError when the address cannot be had."""
+    """Whether anything has changed. For another address the Routers finish what is open and start
+    again; meanwhile who connects waits. Raises ControlError when the address cannot be had."""
     server = shell.config.server
     if (host, port, api_keys) == (server.host, server.port, server.api_keys):
         return False
     if (host, port) != (server.host, server.port):
         _listen(shell, host, port)
+        shell.restart_routers()
     server.api_keys = api_keys
-    shell.restart_routers()
+    shell.access.configure()
     return True
 
 
@@ -28,6 +29,6 @@ def _listen(shell: ControllerShell, host: str, port: int) -> None:
     fresh.check_free()
     for router in shell.core.routers():
         fresh.get(router.id)
-    shell.listeners.close()
-    shell.listeners = fresh
+    shell.ports.http.close()
+    shell.ports.http = fresh
     shell.config.server.host, shell.config.server.port = host, fresh.port

@@ -27,7 +27,7 @@ def on_router_report(
         if was_busy or load.waiting or load.running or has_news:
             model.last_used = max(model.last_used, now)
         given = load.keep_alive_s
-        if given is not None and (former is None or given != former.keep_alive_s):
+        if given is not None and (former is None or load.words != former.words):
             model.keep_alive_s = given
         if model.is_busy != was_busy:
             turned.append(model)

@@ -49,6 +49,40 @@ class Listeners:
         self._sockets.clear()
 
 
+class Ports:
+    """All that clients connect to: HTTP, and the client library's TCP port if there is one."""
+
+    def __init__(
+        self, http: Listeners, lane: Listeners | None = None, public_key: bytes = b""
+    ) -> None:
+        """`public_key`: the lane's."""
+        self.http = http
+        self.lane = lane
+        self.public_key = public_key
+
+    def check_free(self) -> None:
+        """Raises ControlError."""
+        for listeners in self._all():
+            listeners.check_free()
+
+    def fds(self, router: int) -> list[int]:
+        """What a Router listens on, bound on first use. Raises ControlError."""
+        return [listeners.get(router).fileno() for listeners in self._all()]
+
+    def give_back(self, router: int, fds: list[int]) -> None:
+        """Takes those of `fds` that are an adopted Router's own out of it."""
+        for listeners in self._all():
+            if fds:
+                listeners.give_back(router, fds.pop(0))
+
+    def close(self) -> None:
+        for listeners in self._all():
+            listeners.close()
+
+    def _all(self) -> list[Listeners]:
+        return [self.http] if self.lane is None else [self.http, self.lane]
+
+
 def bind(host: str, port: int, shared: bool = False) -> socket.socket:
     """A listening TCP socket. Raises ControlError that says what is in the way."""
     try:

@@ -10,11 +10,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from smmf_core import logs
-from smmf_core.config import ServerConfig, run_directory
+from smmf_core import logs, tls
+from smmf_core.config import Server, ServerConfig, run_directory
+from smmf_core.config.addresses import client_hosts, is_loopback
 from smmf_core.config.load import Sources
 from smmf_core.controller import process
-from smmf_core.controller.listeners import Listeners, bind
+from smmf_core.controller.listeners import Listeners, Ports, bind
 from smmf_core.controller.log_files import CONTROLLER
 from smmf_core.controller.run_dir import RunDir
 from smmf_core.controller.shell import ControllerShell
@@ -22,7 +23,9 @@ from smmf_core.controller.sources import Found
 from smmf_core.controller.words import Words
 from smmf_core.errors import ConfigError, ControlError
 from smmf_core.lifecycle import FAILED, Child
-from smmf_core.store.location import registry_url, state_directory
+from smmf_core.store.first_look import SQLITE, look, read
+from smmf_core.store.location import lane_key, registry_url, state_directory
+from smmf_core.store.records import Stored, StoreError
 from smmf_core.store.writer import StoreWriter
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ ADMIN_DELAY_S = 1.0  # importing the admin API costs a core 0.2 s that a loading
 TICK_S = 1.0
 STORE_WAIT_S = 5.0  # a database that does not answer must not keep a server from being ready
 CAN_ANSWER = ("ready", "unhealthy", "registered")  # the last one after a load
-_SQLITE = "sqlite:///"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -55,7 +57,7 @@ def run(
 ) -> int:
     """Until shut down; returns the exit status. `sources`: where `found` came from, for a reload.
 
-    Raises ControlError when it cannot start.
+    Raises ConfigError or ControlError when it cannot start.
     """
     hears_terminal = process.has_terminal()
     asked: list[int] = []  # signals that came before the loop runs
@@ -63,17 +65,18 @@ def run(
         signal.signal(number, lambda number, _: asked.append(number))
     process.become_subreaper()
     server = config.server
+    tls.check(config)
     run_dir = RunDir(run_directory(server))
     run_dir.lock(server.name)
     logs.tell_children(config.log)
     logs.set_up_file(run_dir.logs / CONTROLLER, config.log)
     admin = bind(server.admin_host, server.admin_port)
     server.admin_port = admin.getsockname()[1]
-    listeners = Listeners(server.host, server.port)
+    ports = _ports(server)
     url = registry_url(config)
     store = StoreWriter(url, server.name, config.log.retention_days)
     models = [model for _, model in found]
-    shell = ControllerShell(config, models, run_dir, listeners, store)
+    shell = ControllerShell(config, models, run_dir, ports, store)
     shell.sources = sources
     shell.raws.update({model.model.name: raw for raw, model in found})
     shell.core.is_complete = not has_past(url)
@@ -81,8 +84,8 @@ def run(
     words.apply(shell.core.registry)
     shell.on_kept = lambda: words.keep(shell.core.registry)
     shell.on_change = lambda child, former: observer.changed(shell, child, former)
-    shell.start()
-    server.port = listeners.port or server.port
+    shell.start(_first_look(config, url))
+    server.port = ports.http.port or server.port
 
     import uvloop  # the children are on their way; now there is time for the rest
 
@@ -91,9 +94,39 @@ def run(
     return status
 
 
+def _ports(server: Server) -> Ports:
+    """Raises ControlError: there is no key for the client library's."""
+    http = Listeners(server.host, server.port)
+    if not server.zmq_port:
+        return Ports(http)
+    from smmf_core.wire.curve import read_or_make  # ZeroMQ, which nothing else needs here
+
+    public_key = read_or_make(lane_key(server), may_make=not server.zmq_key).public
+    return Ports(http, Listeners(server.zmq_host or server.host, server.zmq_port), public_key)
+
+
+def _first_look(config: ServerConfig, url: str) -> Stored | None:
+    """The keys, before a Router listens. A database that takes its time is waited for only where
+    the server may not start without a key. Raises ControlError."""
+    server = config.server
+    hosts = {**client_hosts(server), "admin_host": server.admin_host}
+    is_here = all(map(is_loopback, hosts.values()))
+    if is_here or server.api_keys:
+        return look(url, server.name)
+    try:
+        return read(url, server.name)
+    except StoreError as error:
+        if server.no_auth and is_loopback(server.admin_host):
+            return None
+        raise ControlError(
+            "other machines reach this server, and it is not known which API keys there are: the "
+            f"registry's database cannot be read: {error}"
+        ) from None
+
+
 def has_past(url: str) -> bool:
     """Whether the registry's database may hold something: only then its content is waited for."""
-    return not url.startswith(_SQLITE) or Path(url.removeprefix(_SQLITE)).exists()
+    return not url.startswith(SQLITE) or Path(url.removeprefix(SQLITE)).exists()
 
 
 async def _watch(
@@ -106,6 +139,7 @@ async def _watch(
     if not shell.core.is_complete:
         life.open_store()
         loop.call_later(STORE_WAIT_S, shell.core.complete)
+        loop.call_later(STORE_WAIT_S, shell.access.too_late)
     for number in _SIGNALS:
         loop.add_signal_handler(number, life.on_signal, number)
     for earlier in asked[:1]:

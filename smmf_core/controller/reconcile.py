@@ -85,6 +85,7 @@ class Reconciler:
         if not model.is_wanted:
             return
         model.is_wanted = model.is_asked = False
+        model.keep_alive_s = None  # what a request said of this load is no word on the next
         self._effects.note("model", model.name, f"unloaded: {why}")
         self.changed.add(model.index)
         self.reconcile(model, now)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from smmf_core import tls
 from smmf_core.config import ModelConfig, Problem, RawConfig, ServerConfig
 from smmf_core.config.problems import ConfigProblems
-from smmf_core.config.reload import ReloadPlan, plan, server_changes
+from smmf_core.config.reload import CERTIFICATE_KEYS, ReloadPlan, plan, server_changes
+from smmf_core.control_messages import ReadCertificate
 from smmf_core.controller import sources
 from smmf_core.errors import ControlError
 from smmf_core.registry import LiveRegistry
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 # What the Controller looks at anew each time it needs it. What else can be changed while serving is
 # the Routers': they start again, and who connects meanwhile waits.
+KEY_KEYS = ("server.api_keys", "server.no_auth")  # Routers are told
 OWN_SECTIONS = ("health", "memory")
 OWN_KEYS = tuple(f"timeouts.{key}_s" for key in ("load", "hang", "drain", "start", "grace"))
 
@@ -42,6 +45,7 @@ def reload(shell: ControllerShell) -> ReloadResult:
     if shell.sources is None:
         raise ControlError("this server was started without configuration files")
     server, found = sources.read(shell.sources)
+    tls.check(server)
     raws = {config.model.name: raw for raw, config in found}
     registry = shell.core.registry
     present = [m.config for m in registry if not m.is_runtime and not m.is_removed]
@@ -99,13 +103,26 @@ def _apply_server(shell: ControllerShell, server: ServerConfig) -> list[str]:
         shell.core.upkeep.set_limits()
     if "memory" in sections:
         shell.watch.tell_budgets(shell.core)
+    if any(key in KEY_KEYS for key in changes.live):
+        shell.access.configure()
     if any(not _is_own(key) for key in changes.live):
         shell.restart_routers()
+    _renew_certificate(shell)
     return changes.restart
 
 
+def _renew_certificate(shell: ControllerShell) -> None:
+    """Also when its files have kept their names."""
+    server = shell.config.server
+    if server.tls_cert:
+        for router in shell.core.routers():
+            shell.send(router, ReadCertificate(server.tls_cert, server.tls_key))
+        shell.on_certificate()
+
+
 def _is_own(key: str) -> bool:
-    return key.partition(".")[0] in OWN_SECTIONS or key in OWN_KEYS
+    is_own_section = key.partition(".")[0] in OWN_SECTIONS
+    return is_own_section or key in (*OWN_KEYS, *KEY_KEYS, *CERTIFICATE_KEYS)
 
 
 def _names(configs: list[ModelConfig]) -> list[str]:

@@ -23,7 +23,6 @@ from smmf_core.control_messages import (
     Hello,
     Inspected,
     LoadWanted,
-    PeerMetrics,
     Probed,
     RouterReport,
     ToChild,
@@ -32,10 +31,11 @@ from smmf_core.control_messages import (
     WorkerReport,
 )
 from smmf_core.controller import process, vitals, wishes
+from smmf_core.controller.access import Access
 from smmf_core.controller.connections import Connections, close_all
 from smmf_core.controller.core import ControllerCore
 from smmf_core.controller.journal import Journal
-from smmf_core.controller.listeners import Listeners
+from smmf_core.controller.listeners import Ports
 from smmf_core.controller.log_files import LogFiles
 from smmf_core.controller.new_ring import new_ring
 from smmf_core.controller.process import Process
@@ -73,12 +73,12 @@ class ControllerShell:
         config: ServerConfig,
         models: list[ModelConfig],
         run_dir: RunDir,
-        listeners: Listeners,
+        ports: Ports,
         store: Store | None = None,
     ) -> None:
         self.config = config
         self.run_dir = run_dir
-        self.listeners = listeners
+        self.ports = ports
         self.store = store
         self._journal = Journal(store)
         self.events = self._journal.events
@@ -87,6 +87,7 @@ class ControllerShell:
         self.raws: dict[str, RawConfig] = {}
         self.on_change: Callable[[Child, str], None] = lambda child, former: None
         self.on_settled: Callable[[], None] = lambda: None  # after each turn
+        self.on_certificate: Callable[[], None] = lambda: None  # it is to be read again
         self.on_kept: Callable[[], None] = lambda: None  # after wishes have changed
         self.started_at = time.time()
         self._connections = Connections(run_dir.path, self)
@@ -109,18 +110,26 @@ class ControllerShell:
         self.log_files = LogFiles(run_dir.logs, config.log.retention_days)
         self._specs = Specs(config, registry)
         self._questions = Questions(self.send)
+        self.access = Access(config, run_dir.path, store, self._connections.send, self.core.routers)
         self._memory = Remembrance(self.core, self.raws, store) if store is not None else None
 
     # --- start and end ---
 
-    def start(self) -> None:
-        """Adopt what a former Controller left, start the rest. Raises ControlError: port in use."""
+    def start(self, first: Stored | None = None) -> None:
+        """Adopt what a former Controller left, start the rest. `first`: what a first look into the
+        store's database has found.
+
+        Raises ControlError: port in use; or nobody would need a key, and other machines reach it.
+        """
         now = time.monotonic()
         found = [(r, process.find(r.pid, r.starttime)) for r in self._records if r.pid]
         living = {(r.role, r.id): p for r, p in found if p is not None and r.role != "controller"}
-        if not any(role == ROUTER for role, _ in living):
-            self.listeners.check_free()
+        adopted = {number for role, number in living if role == ROUTER}
         self.core.plan({r.name: r.id for r in self._records if r.role == WORKER})
+        self.access.begin(adopted, first)
+        if not adopted:
+            self.access.check_start()
+            self.ports.check_free()
         for record in self._records:
             if record.role != "controller":
                 self._adopt(record, living.get((record.role, record.id)), now)
@@ -128,7 +137,7 @@ class ControllerShell:
         self.run_dir.clear({(c.id, c.incarnation) for c in routers})
         if not routers:
             for router in self.core.routers():
-                self.listeners.get(router.id)
+                self.ports.fds(router.id)
         self.watch.prepare(self.core)
         self.core.start(now)
         self._roster.save(self.core, self.processes)
@@ -159,7 +168,7 @@ class ControllerShell:
 
     def shut_down(self, force: bool) -> None:
         """Let everything end: at once with `force`, or when it is already ending."""
-        self.listeners.close()
+        self.ports.close()
         self.core.shut_down(force, time.monotonic())
         self._wake()
 
@@ -168,7 +177,8 @@ class ControllerShell:
         self._loop = None
         self._connections.close()
         self.watch.close()
-        self.listeners.close()
+        self.ports.close()
+        self.access.close()
         if self.store is not None:
             self.store.close(STORE_CLOSE_S)
         wishes.forget(self.run_dir.path)
@@ -197,20 +207,8 @@ class ControllerShell:
         self.log_files.tend(living)
         if self._memory is not None and (news := self._memory.news()):
             self.note("model", "registry", news)
-        self._share_metrics()
-
-    def _share_metrics(self) -> None:
-        shares = vitals.gpu_shares(list(self.core.workers()), self.watch.gpus)
-        mine = vitals.dump(self.core, shares)
-        dumps = {
-            router.id: router.report.metrics
-            for router in self.core.routers()
-            if isinstance(router.report, RouterReport)
-        }
-        for router in self.core.routers():
-            if router.id in dumps:
-                others = [dumped for number, dumped in dumps.items() if number != router.id]
-                self.send(router, PeerMetrics([mine, *others]))
+        vitals.share(self.core, self.watch.gpus, self.send)
+        self.access.tick()
 
     @property
     def now(self) -> float:
@@ -228,6 +226,7 @@ class ControllerShell:
         """What a former run left is known."""
         if self._loop is None or self._memory is None or self.core.is_stopping:
             return
+        self.access.learn(stored)
         for problem in self._memory.recall(stored, time.monotonic()):
             self.note("model", "registry", problem)
         if not self._is_recalled:
@@ -260,8 +259,10 @@ class ControllerShell:
     def welcome(self, child: Child) -> None:
         timeouts = self.config.timeouts
         message = Welcome(PROTOCOL, self._specs.of(child), timeouts.grace_s, timeouts.drain_s)
-        fds = [self.listeners.get(child.id).fileno()] if child.role == ROUTER else []
+        fds = self.ports.fds(child.id) if child.role == ROUTER else []
         self._connections.send(child, message, fds)
+        if child.role == ROUTER:
+            self.access.welcome(child)
 
     def send(self, child: Child, message: ToChild) -> None:
         self._connections.send(child, message)
@@ -348,7 +349,7 @@ class ControllerShell:
 
     def on_hello(self, child: Child, hello: Hello, fds: list[int]) -> None:
         if child.role == ROUTER and fds and not self.core.is_stopping:
-            self.listeners.give_back(child.id, fds.pop())
+            self.ports.give_back(child.id, fds)
         close_all(fds)
         self.core.on_hello(child, hello, self._specs.digest(child), time.monotonic())
 
@@ -359,6 +360,7 @@ class ControllerShell:
         elif isinstance(message, WorkerReport):
             self.core.on_worker_report(child, message, now)
         elif isinstance(message, RouterReport):
+            self.access.used(message.usage)
             self.core.on_router_report(child, message, now)
         elif isinstance(message, WorkerLost):
             self.core.on_worker_lost(child, message, now)
@@ -388,6 +390,7 @@ class ControllerShell:
         is_unfit = dead.status == UNFIT
         reason = last_words if is_unfit else f"{died_of}: {last_words}" if last_words else died_of
         if child.role == ROUTER:
+            self.access.forget_router(child.id)
             self.run_dir.remove_router_socket(child.id, child.incarnation)
         self.core.on_exit(child, reason, time.monotonic(), is_unfit)
 

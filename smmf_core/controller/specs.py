@@ -15,6 +15,7 @@ from smmf_core.environments.interpreter import interpreter
 from smmf_core.errors import CannotStart
 from smmf_core.lifecycle import Child
 from smmf_core.registry import LiveRegistry
+from smmf_core.store.location import lane_key
 from smmf_core.wire.control import spec_digest
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -86,7 +87,14 @@ def _worker_spec(config: ModelConfig) -> ModelConfig:
 def _router_spec(config: ServerConfig) -> bytes:
     """What Routers use: a change of anything else must not restart them."""
     server = msgspec.structs.replace(
-        config.server, admin_host="127.0.0.1", admin_port=0, run_dir="", name="default"
+        config.server,
+        admin_host="127.0.0.1",
+        admin_port=0,
+        run_dir="",
+        name="default",
+        api_keys=[],  # of keys they hear by Keys
+        no_auth=False,
+        zmq_key=str(lane_key(config.server)) if config.server.zmq_port else "",
     )
     plain = ServerConfig()
     return _encode(

@@ -1,13 +1,13 @@
 """Metrics that only the Controller knows: of instances, their GPUs and alerts. Routers show them.
 
-Owns nothing; must not count requests.
+Owns nothing but who is told what; must not count requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from smmf_core.control_messages import WorkerReport
+from smmf_core.control_messages import PeerMetrics, RouterReport, WorkerReport
 from smmf_core.controller.core import ControllerCore
 from smmf_core.controller.gpus import Gpu
 from smmf_core.controller.process import memory_bytes, sessions
@@ -18,6 +18,22 @@ from smmf_core.metrics import Gauges, Metrics
 GpuShares = dict[str, tuple[float, int]]
 """device -> (utilisation 0..1 of the device, bytes that the instance holds of it)"""
 NO_SHARES: Mapping[str, GpuShares] = {}
+
+
+def share(
+    core: ControllerCore, gpus: Sequence[Gpu], send: Callable[[Child, PeerMetrics], None]
+) -> None:
+    """Tell every Router what the others and the Controller have: any one answers for all."""
+    mine = dump(core, gpu_shares(list(core.workers()), gpus))
+    dumps = {
+        router.id: router.report.metrics
+        for router in core.routers()
+        if isinstance(router.report, RouterReport)
+    }
+    for router in core.routers():
+        if router.id in dumps:
+            others = [dumped for number, dumped in dumps.items() if number != router.id]
+            send(router, PeerMetrics([mine, *others]))
 
 
 def dump(core: ControllerCore, shares: Mapping[str, GpuShares] = NO_SHARES) -> bytes:

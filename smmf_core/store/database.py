@@ -27,6 +27,11 @@ _POSTGRES = {
     "tcp_user_timeout": 30_000,
 }
 _CREATION_LOCK = 0x736D6D66  # a number of our own among PostgreSQL's advisory locks
+FIRST_SCHEMA = 1
+_FOREIGN = (
+    "the database has a table '{}' that is not this registry's: "
+    "give [registry] url a database of its own"
+)
 _REFUSED = (sa.exc.DataError, sa.exc.IntegrityError)
 
 
@@ -132,7 +137,12 @@ def _prepare_schema(connection: sa.Connection) -> None:
         _lock_out_others(connection)
         if not _has_schema(connection):
             _make_tables(connection)
-    versions = list(connection.scalars(sa.select(tables.schema.c.version)))
+    versions = _versions(connection)
+    if len(versions) == 1 and versions[0] < tables.SCHEMA:
+        _lock_out_others(connection)
+        versions = _versions(connection)
+        if len(versions) == 1 and FIRST_SCHEMA <= versions[0] < tables.SCHEMA:
+            versions = [_migrate(connection, versions[0])]
     if versions != [tables.SCHEMA]:
         there = ", ".join(map(str, versions)) or "of no number"
         raise StoreError(
@@ -141,14 +151,30 @@ def _prepare_schema(connection: sa.Connection) -> None:
         )
 
 
+def _migrate(connection: sa.Connection, version: int) -> int:
+    """From an older schema to this release's: every step so far only adds tables.
+
+    Raises StoreError when something of somebody else's has a new table's name.
+    """
+    added = [name for made, names in tables.MADE_IN.items() if made > version for name in names]
+    there = set(sa.inspect(connection).get_table_names())
+    for name in added:
+        if name in there:
+            raise StoreError(_FOREIGN.format(name))
+        tables.metadata.tables[name].create(connection)
+    connection.execute(sa.update(tables.schema).values(version=tables.SCHEMA))
+    return tables.SCHEMA
+
+
+def _versions(connection: sa.Connection) -> list[int]:
+    return list(connection.scalars(sa.select(tables.schema.c.version)))
+
+
 def _has_schema(connection: sa.Connection) -> bool:
     found = set(sa.inspect(connection).get_table_names())
     foreign = sorted(found.intersection(tables.metadata.tables))
     if foreign and tables.schema.name not in found:
-        raise StoreError(
-            f"the database has a table {foreign[0]!r} that is not this registry's: "
-            f"give [registry] url a database of its own"
-        )
+        raise StoreError(_FOREIGN.format(foreign[0]))
     return tables.schema.name in found
 
 

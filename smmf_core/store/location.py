@@ -1,4 +1,4 @@
-"""Where a server's registry is kept when its configuration does not say.
+"""Where a server's registry and its keys are kept when its configuration does not say.
 
 Must not create anything.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from smmf_core.config import ServerConfig
+from smmf_core.config import Server, ServerConfig
 
 
 def state_directory(name: str) -> Path:
@@ -16,6 +16,11 @@ def state_directory(name: str) -> Path:
     base = os.environ.get("XDG_STATE_HOME")
     root = Path(base) if base else Path.home() / ".local" / "state"
     return root / "smmf" / name
+
+
+def lane_key(server: Server) -> Path:
+    """The file with the secret key of the client library's TCP port."""
+    return Path(server.zmq_key or state_directory(server.name) / "client-port.key")
 
 
 def registry_url(config: ServerConfig) -> str:

@@ -10,8 +10,8 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from smmf_core.store.outbox import ALIAS, INSTANCE, MODEL, ModelOp, Op, RowKey
-from smmf_core.store.records import REGISTERED, InstanceRecord, Stored
+from smmf_core.store.outbox import ALIAS, INSTANCE, KEY, MODEL, ModelOp, Op, RowKey
+from smmf_core.store.records import REGISTERED, InstanceRecord, KeyRecord, Stored
 
 Row = TypeVar("Row")
 _DESIRED = ("replicas", "is_stopped", "is_pinned", "facts")
@@ -24,6 +24,7 @@ class Memory:
         self.models = {record.model_name: record for record in stored.models}
         self.instances: dict[str, InstanceRecord] = {}
         self.aliases = dict(stored.aliases)
+        self.keys = {record.key_id: record for record in stored.keys}
         self.dirty: dict[RowKey, None] = {}  # in the order in which they became so
         for name, record in self.models.items():
             if record.status != REGISTERED:
@@ -35,6 +36,7 @@ class Memory:
         self.dirty.update(((MODEL, name), None) for name in self.models)
         self.dirty.update(((INSTANCE, name), None) for name in self.instances)
         self.dirty.update(((ALIAS, name), None) for name in self.aliases)
+        self.dirty.update(((KEY, name), None) for name in self.keys)
 
     def apply(self, ops: Mapping[RowKey, Op]) -> None:
         """Models first: forgetting one takes its instances and aliases with it."""
@@ -46,6 +48,8 @@ class Memory:
                 self._set(kind, name, self.instances, cast(InstanceRecord | None, op))
             elif kind == ALIAS:
                 self._set(kind, name, self.aliases, cast(str | None, op))
+            elif kind == KEY:
+                self._set(kind, name, self.keys, cast(KeyRecord | None, op))
 
     def _apply_model(self, name: str, op: ModelOp) -> None:
         if op.is_reset:
@@ -80,4 +84,4 @@ def overridden(stored: Stored, ops: Mapping[RowKey, Op]) -> Stored:
         newer = {name: given[name] for name in _DESIRED if name in given}
         models.append(msgspec.structs.replace(record, status=REGISTERED, **newer))
     aliases = {a: m for a, m in stored.aliases.items() if (ALIAS, a) not in ops}
-    return Stored(models=models, aliases=aliases, events=stored.events)
+    return msgspec.structs.replace(stored, models=models, aliases=aliases)

@@ -1,4 +1,5 @@
-"""Changes on their way to the store's thread: the newest per row, and a bounded number of events.
+"""Changes on their way to the store's thread: the newest per row, sums, and a bounded number of
+events.
 
 Thread safety: one thread puts, another takes; every step is one operation on a dict or deque that
 the interpreter makes whole, so nobody waits. An entry is with either the outbox or its taker.
@@ -8,14 +9,24 @@ Pure. Must not grow with time: rows are bounded by their names, events by EVENTS
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smmf_core.store.records import EventRecord, InstanceRecord, ModelChange, ModelRecord
+from smmf_core.store.records import (
+    EventRecord,
+    InstanceRecord,
+    KeyRecord,
+    ModelChange,
+    ModelRecord,
+    Usage,
+    UsageKey,
+)
 
 EVENTS_WAITING = 10_000
-MODEL, INSTANCE, ALIAS = "model", "instance", "alias"
+USAGE_WAITING = 100_000  # rows of usage; beyond it a key's models are no longer told apart
+MODEL, INSTANCE, ALIAS, KEY = "model", "instance", "alias", "key"
 RowKey = tuple[str, str]
-"""(MODEL, INSTANCE or ALIAS; the row's name)"""
+"""(MODEL, INSTANCE, ALIAS or KEY; the row's name)"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -38,8 +49,8 @@ class ModelOp:
         return former if self.change is None else self.change.on(former)
 
 
-Op = ModelOp | InstanceRecord | str | None
-"""A model's, an instance's row, an alias's model; None: the row goes."""
+Op = ModelOp | InstanceRecord | KeyRecord | str | None
+"""A model's, an instance's row, a key's row, an alias's model; None: the row goes."""
 
 
 class Outbox:
@@ -48,6 +59,7 @@ class Outbox:
     def __init__(self) -> None:
         self._rows: dict[RowKey, Op] = {}
         self._events: deque[EventRecord] = deque(maxlen=EVENTS_WAITING)
+        self._usage: dict[UsageKey, Usage] = {}
         self.puts = 0
         self.dropped_events = 0
 
@@ -71,6 +83,14 @@ class Outbox:
 
     def put_alias(self, alias: str, model: str | None) -> None:
         self._put((ALIAS, alias), model)
+
+    def put_key(self, record: KeyRecord) -> None:
+        self._put((KEY, record.key_id), record)
+
+    def put_usage(self, added: dict[UsageKey, Usage]) -> None:
+        """What came to the sums."""
+        add_up(self._usage, added)
+        self.puts += 1
 
     def put_event(self, event: EventRecord) -> None:
         if len(self._events) == EVENTS_WAITING:
@@ -97,6 +117,19 @@ class Outbox:
                 taken[key] = op
         return taken
 
+    def take_usage(self) -> dict[UsageKey, Usage]:
+        """What came to the sums since the last call."""
+        found = ((key, self._usage.pop(key, None)) for key in list(self._usage))
+        return {key: usage for key, usage in found if usage is not None}
+
     def take_events(self, limit: int) -> list[EventRecord]:
         """The oldest; at most `limit`."""
         return [self._events.popleft() for _ in range(min(limit, len(self._events)))]
+
+
+def add_up(sums: dict[UsageKey, Usage], added: Mapping[UsageKey, Usage]) -> None:
+    """Into `sums`, which another thread may empty."""
+    for key, usage in added.items():
+        if key not in sums and len(sums) >= USAGE_WAITING:
+            key = key._replace(model_name="")
+        sums[key] = sums.pop(key, Usage()).plus(usage)

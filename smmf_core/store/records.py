@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -113,12 +113,61 @@ class EventRecord(msgspec.Struct, kw_only=True):
     pid: int = 0
 
 
+class KeyRecord(msgspec.Struct, kw_only=True):
+    """One row of `api_keys`. Times are Unix seconds, 0: never; limits 0: none. The key itself is
+    nowhere."""
+
+    key_id: str
+    digest: bytes  # SHA-256, 32 bytes
+    name: str = ""  # whose, or for what
+    roles: list[str] = []  # of control_messages.ROLES
+    models: list[str] = []  # empty: all
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    max_concurrency: int = 0
+    monthly_tokens: int = 0
+    expires_at: float = 0.0
+    revoked_at: float = 0.0
+    issued_at: float = 0.0
+
+
+class UsageKey(NamedTuple):
+    """Whose sums: one row of `usage`."""
+
+    day: str  # in UTC, as 2026-01-31
+    key_id: str  # "": without one
+    model_name: str
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Sums of requests."""
+
+    requests: int = 0
+    errors: int = 0
+    prompt: int = 0  # tokens, cached ones among them
+    cached: int = 0
+    generated: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        return Usage(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.prompt + other.prompt,
+            self.cached + other.cached,
+            self.generated + other.generated,
+        )
+
+
 class Stored(msgspec.Struct, kw_only=True):
     """What a former run of this server left."""
 
     models: list[ModelRecord] = []
     aliases: dict[str, str] = {}  # pointed at run time: alias -> model
     events: list[EventRecord] = []  # the newest, oldest first
+    keys: list[KeyRecord] = []  # revoked ones, too
+    month_tokens: dict[str, int] = {}  # by key: prompt and generated, of the month of the reading
+    last_used: dict[str, str] = {}  # by key: the day
+    is_read: bool = True  # False: the database is away, and nothing is known
 
 
 class StoreState(msgspec.Struct, kw_only=True, frozen=True):

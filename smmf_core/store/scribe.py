@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 
+from smmf_core.keys import first_day_of_month
 from smmf_core.store.memory import Memory, overridden
-from smmf_core.store.outbox import ALIAS, INSTANCE, MODEL, Outbox, RowKey
+from smmf_core.store.outbox import ALIAS, INSTANCE, KEY, MODEL, Outbox, RowKey
 from smmf_core.store.records import EventRecord, Stored, StoreError
 from smmf_core.store.storage import SQLAlchemyStorage
+from smmf_core.store.sums import Sums
 
 EVENT_BATCH = 1000
 EVENTS_READ = 1000
@@ -26,6 +28,7 @@ class Scribe:
         self._outbox = outbox
         self._retention_s = retention_s
         self._memory: Memory | None = None
+        self._sums = Sums(storage)
         self._events: list[EventRecord] = []  # taken, not yet written
         self._prune_at = 0.0  # Unix time
         self.refused = ""  # why the last row that the database does not take was given up
@@ -44,6 +47,9 @@ class Scribe:
                 models=storage.models(),
                 aliases=storage.aliases(),
                 events=storage.events(EVENTS_READ),
+                keys=storage.api_keys(),
+                month_tokens=storage.tokens_since(first_day_of_month(time.time())),
+                last_used=storage.last_used(),
             )
             former = [record.instance for record in storage.instances()]
         self._memory = Memory(stored)
@@ -59,6 +65,7 @@ class Scribe:
         """
         assert self._memory is not None
         self._memory.apply(self._outbox.take_rows())  # 1
+        self._sums.add(self._outbox.take_usage())
         if self._storage.is_open:  # 2
             try:
                 return self._write()
@@ -66,6 +73,7 @@ class Scribe:
                 self._storage.close()
         self._storage.open()  # 3
         self._memory.all_dirty()
+        self._sums.all_dirty()
         return self._write()
 
     def _write(self) -> None:
@@ -85,12 +93,14 @@ class Scribe:
         while True:
             if not self._events:
                 self._events = self._outbox.take_events(EVENT_BATCH)
-            if not self._events and not self._memory.dirty:
+            if not self._events and not self._memory.dirty and not self._sums.is_dirty:
                 return
             with self._storage.transaction():
                 self._put_rows(list(self._memory.dirty))
+                self._sums.write()
                 self._storage.add_events(self._events)
             self._memory.dirty.clear()
+            self._sums.written()
             self._events = []
 
     def _write_singly(self) -> None:
@@ -102,6 +112,12 @@ class Scribe:
             except StoreError as error:
                 self._give_up(error)
             del self._memory.dirty[key]
+        try:
+            with self._storage.transaction():
+                self._sums.write()
+        except StoreError as error:
+            self._give_up(error)
+        self._sums.written()
         while self._events:
             try:
                 self._storage.add_events(self._events[:1])
@@ -118,10 +134,12 @@ class Scribe:
     def _put_rows(self, keys: list[RowKey]) -> None:
         memory, storage = self._memory, self._storage
         assert memory is not None
-        names: dict[str, list[str]] = {MODEL: [], INSTANCE: [], ALIAS: []}
+        names: dict[str, list[str]] = {MODEL: [], INSTANCE: [], ALIAS: [], KEY: []}
         for kind, name in keys:
             names[kind].append(name)
         models, instances, aliases = names[MODEL], names[INSTANCE], names[ALIAS]
+        storage.delete_keys(n for n in names[KEY] if n not in memory.keys)
+        storage.put_keys([memory.keys[n] for n in names[KEY] if n in memory.keys])
         storage.delete_models(n for n in models if n not in memory.models)
         storage.delete_instances(n for n in instances if n not in memory.instances)
         storage.delete_aliases(n for n in aliases if n not in memory.aliases)

@@ -5,7 +5,7 @@ Owns the engine and its settings; every error leaves as a StoreError. Must not d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,16 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from smmf_core.store import database, tables
-from smmf_core.store.records import EventRecord, InstanceRecord, ModelRecord, StoreError
+from smmf_core.store.asked import Asked, shown
+from smmf_core.store.records import (
+    EventRecord,
+    InstanceRecord,
+    KeyRecord,
+    ModelRecord,
+    StoreError,
+    Usage,
+    UsageKey,
+)
 
 _Row = dict[str, Any]
 Record = TypeVar("Record")
@@ -152,6 +161,59 @@ class SQLAlchemyStorage:
         with self._begin() as connection:
             connection.execute(query)
 
+    # --- keys and usage ---
+
+    def put_keys(self, records: Sequence[KeyRecord]) -> None:
+        self._put(tables.api_keys, "key_id", map(msgspec.structs.asdict, records))
+
+    def api_keys(self) -> list[KeyRecord]:
+        """In the order of their making; revoked ones, too."""
+        query = self._select(tables.api_keys).order_by(tables.api_keys.c.id)
+        return self._read(query, lambda row: msgspec.convert(row, KeyRecord))
+
+    def delete_keys(self, ids: Iterable[str]) -> None:
+        self._delete(tables.api_keys, tables.api_keys.c.key_id, ids)
+
+    def put_usage(self, sums: Mapping[UsageKey, Usage]) -> None:
+        """Whole sums, in place of what is there."""
+        rows = ({**key._asdict(), **msgspec.structs.asdict(u)} for key, u in sums.items())
+        self._put(tables.usage, UsageKey._fields, rows)
+
+    def usage_of(self, key: UsageKey) -> Usage:
+        query = self._select(tables.usage).filter_by(**key._asdict())
+        found = self._read(query, lambda row: msgspec.convert(row, Usage))
+        return found[0] if found else Usage()
+
+    def usage(self, asked: Asked) -> list[_Row]:
+        """Sums by the columns of `asked.by`, in their order."""
+        table = tables.usage
+        by = [table.c[column] for column in asked.by]
+        sums = [
+            sa.cast(sa.func.sum(table.c[name]), sa.BigInteger).label(name)
+            for name in Usage.__struct_fields__
+        ]
+        query = sa.select(*by, *sums).where(table.c.server == self.server)
+        for column, value in asked.equal().items():
+            query = query.where(table.c[column] == value)
+        if asked.since:
+            query = query.where(table.c.day >= asked.since)
+        if asked.until:
+            query = query.where(table.c.day <= asked.until)
+        found = self._read(query.group_by(*by).order_by(*by), dict)
+        return [{shown(column): value for column, value in row.items()} for row in found]
+
+    def tokens_since(self, day: str) -> dict[str, int]:
+        """Prompt and generated ones of each key."""
+        rows = self.usage(Asked(by=("key_id",), since=day))
+        return {row["key"]: row["prompt"] + row["generated"] for row in rows}
+
+    def last_used(self) -> dict[str, str]:
+        """The last day on which each key was used."""
+        table = tables.usage
+        query = sa.select(table.c.key_id, sa.func.max(table.c.day).label("day"))
+        query = query.where(table.c.server == self.server).group_by(table.c.key_id)
+        return dict(self._read(query, lambda row: (row["key_id"], row["day"])))
+
     # --- what they share ---
 
     def _select(self, table: sa.Table) -> sa.Select[Any]:
@@ -162,7 +224,8 @@ class SQLAlchemyStorage:
             rows = connection.execute(query).mappings()
             return [record_of({str(key): value for key, value in row.items()}) for row in rows]
 
-    def _put(self, table: sa.Table, key: str, rows: Iterable[_Row]) -> None:
+    def _put(self, table: sa.Table, key: str | tuple[str, ...], rows: Iterable[_Row]) -> None:
+        keys = (key,) if isinstance(key, str) else key
         now = datetime.now(UTC)
         stamps = {"server": self.server, "created_at": now, "updated_at": now}
         values = [{**stamps, **_plain(row)} for row in rows]
@@ -171,10 +234,10 @@ class SQLAlchemyStorage:
         with self._begin() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             query = dialect.insert(table)
-            kept = {"id", "server", "created_at", key}
+            kept = {"id", "server", "created_at", *keys}
             changed = {c.name: query.excluded[c.name] for c in table.c if c.name not in kept}
             connection.execute(
-                query.on_conflict_do_update(index_elements=["server", key], set_=changed), values
+                query.on_conflict_do_update(index_elements=["server", *keys], set_=changed), values
             )
 
     def _delete(self, table: sa.Table, column: sa.Column[Any], names: Iterable[str]) -> None:

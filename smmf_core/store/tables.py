@@ -12,7 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA = 1  # a second one comes with migrations (Alembic) from this one
+SCHEMA = 2
+MADE_IN = {2: ("api_keys", "usage")}  # tables that came with a schema, for who has an older one
 
 metadata = sa.MetaData()
 
@@ -118,4 +119,36 @@ events = _table(
     _text("reason"),
     _count("pid"),
     sa.Index("events_by_time", "server", "time"),
+)
+api_keys = _table(
+    "api_keys",
+    _text("key_id"),
+    _text("name"),
+    sa.Column("digest", sa.LargeBinary, nullable=False),  # SHA-256 of the key
+    sa.Column("roles", sa.JSON, nullable=False),
+    sa.Column("models", sa.JSON, nullable=False),
+    _count("requests_per_minute"),
+    _count("tokens_per_minute"),
+    _count("max_concurrency"),
+    _count("monthly_tokens"),
+    sa.Column("expires_at", sa.Float, nullable=False),  # Unix seconds, as below; 0: never
+    sa.Column("revoked_at", sa.Float, nullable=False),
+    sa.Column("issued_at", sa.Float, nullable=False),
+    _time("created_at"),  # of the row
+    _time("updated_at"),
+    sa.UniqueConstraint("server", "key_id"),
+)
+usage = _table(
+    "usage",
+    _text("day"),  # in UTC, as 2026-01-31
+    _text("key_id"),  # "": without one
+    _text("model_name"),
+    _count("requests"),
+    _count("errors"),
+    _count("prompt"),
+    _count("cached"),
+    _count("generated"),
+    _time("created_at"),
+    _time("updated_at"),
+    sa.UniqueConstraint("server", "day", "key_id", "model_name"),
 )

@@ -10,19 +10,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from smmf_core.store.outbox import Outbox
 from smmf_core.store.records import (
     EventRecord,
     InstanceRecord,
+    KeyRecord,
     ModelChange,
     Stored,
     StoreError,
     StoreState,
+    Usage,
+    UsageKey,
 )
 
 if TYPE_CHECKING:
+    from smmf_core.store.asked import Asked
     from smmf_core.store.scribe import Scribe
 
 RETRY_S = 0.5  # doubled by every failure up to:
@@ -32,16 +36,18 @@ SLOW_S = (
 )
 PRUNE_S = 3600.0  # old events go even when nothing happens
 _DAY_S = 86_400.0
+_POLL_S = 0.005
 
 
 class Store(Protocol):
-    """What the Controller's shell tells and asks. No method but `close` blocks; none raises."""
+    """What the Controller's shell tells and asks. No method but `close` and `read_usage` blocks;
+    none but that raises."""
 
     def load(self, on_loaded: Callable[[Stored], None]) -> None:
         """Begin: open the database in the store's own thread and give what it remembers.
 
-        `on_loaded` is called in that thread (use `loop.call_soon_threadsafe` in it): at once with
-        an empty Stored when the database cannot be read, and again when it could be. Nothing is
+        `on_loaded` is called in that thread (use `loop.call_soon_threadsafe` in it): at once, with
+        `is_read` false when the database cannot be read, and again when it could be. Nothing is
         written before it was read. What was saved in the meantime is in it already.
         """
 
@@ -58,6 +64,16 @@ class Store(Protocol):
 
     def save_alias(self, alias: str, model: str | None) -> None:
         """An alias pointed at run time; None: no longer."""
+
+    def save_key(self, record: KeyRecord) -> None: ...
+    def add_usage(self, added: dict[UsageKey, Usage]) -> None:
+        """What came to the sums."""
+
+    def read_usage(self, asked: Asked) -> list[dict[str, Any]]:
+        """For a thread that may wait for the database; what was added before is in it.
+
+        Raises StoreError.
+        """
 
     @property
     def state(self) -> StoreState: ...
@@ -122,6 +138,30 @@ class StoreWriter:
         self._outbox.put_alias(alias, model)
         self._wake.set()
 
+    def save_key(self, record: KeyRecord) -> None:
+        self._outbox.put_key(record)
+        self._wake.set()
+
+    def add_usage(self, added: dict[UsageKey, Usage]) -> None:
+        if added:
+            self._outbox.put_usage(added)
+            self._wake.set()
+
+    def read_usage(self, asked: Asked) -> list[dict[str, Any]]:
+        from smmf_core.store.storage import SQLAlchemyStorage
+
+        deadline, puts = time.monotonic() + SLOW_S, self._outbox.puts
+        while self._written < puts:
+            if time.monotonic() > deadline or not self.state.is_available:
+                raise StoreError(self.state.in_words())
+            time.sleep(_POLL_S)
+        storage = SQLAlchemyStorage(self._url, self._server)
+        try:
+            storage.open()
+            return storage.usage(asked)
+        finally:
+            storage.close()
+
     @property
     def state(self) -> StoreState:
         is_slow = time.monotonic() - self._began_at > SLOW_S
@@ -161,7 +201,7 @@ class StoreWriter:
             is_last = self._closing.is_set()
             is_done = self._turn(scribe, on_loaded)
             if not is_done and not is_told:
-                on_loaded(Stored())
+                on_loaded(Stored(is_read=False))
             is_told = True
             if is_last:
                 break

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from store_suite import Run, config, event, until
 
-from smmf_core.store.outbox import EVENTS_WAITING
-from smmf_core.store.records import InstanceRecord, ModelChange
+from smmf_core.store.asked import Asked
+from smmf_core.store.outbox import EVENTS_WAITING, Outbox
+from smmf_core.store.records import InstanceRecord, ModelChange, StoreError, Usage, UsageKey
 from smmf_core.store.storage import SQLAlchemyStorage
 
+TODAY = UsageKey("2026-01-01", "a", "m")
 FULL_DISK = """
 import resource, signal, sys
 from store_suite import Run, config, event, until
@@ -39,7 +41,7 @@ READ_ONLY = """
 import os, sys
 from store_suite import Run, config
 from smmf_core.store import scribe
-from smmf_core.store.records import ModelChange, Stored
+from smmf_core.store.records import ModelChange
 
 warm = Run("sqlite://").begin()  # imports everything that the next user may not be able to read
 warm.settle()
@@ -52,7 +54,7 @@ assert not run.writer.close(60)
 state = run.writer.state
 assert not state.is_available
 assert state.waiting == 1
-assert run.loaded in ([Stored()], [Stored()] * 2)
+assert all(not stored.is_read and stored.models == [] for stored in run.loaded), run.loaded
 print(state.last_error)
 """
 
@@ -176,3 +178,49 @@ def test_a_database_that_never_comes_costs_bounded_memory() -> None:
     assert state.dropped_events == 500
     assert state.waiting > EVENTS_WAITING
     assert not run.writer.close(60)
+
+
+def test_sums_wait_while_the_database_is_away(
+    url: str, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither lost nor counted twice, and a question meanwhile is answered by the reason."""
+    monkeypatch.setattr("smmf_core.store.database.BUSY_S", 0.05)
+    run = Run(url).begin()
+    run.writer.add_usage({TODAY: Usage(requests=1)})
+    run.settle()
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(50):
+        run.writer.add_usage({TODAY: Usage(requests=1, prompt=2)})
+    until(lambda: not run.writer.state.is_available)
+    with pytest.raises(StoreError, match="database is locked"):
+        run.writer.read_usage(Asked())
+    other.execute("ROLLBACK")
+    run.settle()
+    (row,) = run.writer.read_usage(Asked())
+    assert (row["requests"], row["prompt"]) == (51, 100)
+    run.end()
+
+
+def test_sums_of_a_day_survive_their_file(file: Path, url: str) -> None:
+    run = Run(url).begin()
+    run.writer.add_usage({TODAY: Usage(requests=7)})
+    run.settle()
+    for path in file.parent.iterdir():
+        path.unlink()
+    run.writer.add_usage({TODAY: Usage(requests=1)})
+    run.settle()
+    (row,) = run.writer.read_usage(Asked())
+    assert row["requests"] == 8
+    run.end()
+
+
+def test_sums_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smmf_core.store.outbox.USAGE_WAITING", 10)
+    outbox = Outbox()
+    for number in range(1000):
+        outbox.put_usage({UsageKey("2026-01-01", "a", f"m-{number}"): Usage(requests=1)})
+    taken = outbox.take_usage()
+    assert len(taken) == 11
+    assert sum(usage.requests for usage in taken.values()) == 1000
+    assert taken[UsageKey("2026-01-01", "a", "")].requests == 990
+    assert outbox.take_usage() == {}
