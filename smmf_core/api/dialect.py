@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from smmf_core.api.openai import Parsed, Request
+from smmf_core.api.openai import Parsed, Request, Wanted
 from smmf_core.errors import ApiError
 from smmf_core.messages import Result, TokenBatch, ToolDelta, Usage
 from smmf_core.native._frames import Frame
@@ -36,7 +36,42 @@ class StreamRenderer(Protocol):
     def choice_end(self, choice: int, reason: int, usage: Usage | None) -> bytes: ...
     def tail(self, usage: Usage) -> bytes: ...
     def error_event(self, error: ApiError) -> bytes: ...
+    def keepalive(self) -> bytes:
+        """A whole event that changes nothing, at any place after `admitted`; empty: none."""
+
     def response(self, result: Result, usage: Usage) -> bytes: ...
+
+
+class Times(NamedTuple):
+    """How long an answer took, in seconds."""
+
+    total_s: float = 0.0  # since the request came
+    wait_s: float = 0.0  # until a Worker had it: for the model's load, for a slot
+    prompt_s: float = 0.0  # from there to the first token
+    tokens_s: float = 0.0  # from there to the last
+
+
+class Timed:
+    """A renderer whose answers tell how long they took: it is told before their end."""
+
+    __slots__ = ("times",)
+
+    def __init__(self) -> None:
+        self.times = Times()
+
+
+class Load(Protocol):
+    """What a dialect's `parse` may find: a request that asks nothing of its model but to be loaded,
+    or with `keep_alive_s` 0 to be unloaded."""
+
+    model: str
+    keep_alive_s: float | None
+
+    def wanted(self, created: int) -> Wanted:
+        """A request for a Worker, whose answer tells that the model is loaded."""
+
+    def body(self, model: str, created: int, done: str) -> bytes:
+        """The answer. `done`: "load" or "unload"."""
 
 
 class Dialect(NamedTuple):
@@ -44,9 +79,10 @@ class Dialect(NamedTuple):
     it, and the server's fingerprint."""
 
     route: str  # as metrics and the access log name it
-    parse: Callable[[bytes], Request]
+    parse: Callable[[bytes], Request | Load]
     renderer: Callable[[Parsed, str, int, str, str], StreamRenderer]
     capability: str  # what `auto` looks for
+    stream_type: bytes = b"text/event-stream; charset=utf-8"
 
 
 class ErrorForm(Protocol):

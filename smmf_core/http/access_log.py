@@ -25,7 +25,7 @@ _PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 _LONG_NAMES = {
     "prompt": "prompt_tokens", "generated": "generated_tokens", "cached": "cached_tokens"
 }  # fmt: skip
-_NUMBERS = frozenset({"key", "status", "queue_ms", "first_token_ms", "total_ms", *_LONG_NAMES})
+_NUMBERS = frozenset({"status", "queue_ms", "first_token_ms", "total_ms", *_LONG_NAMES})
 _NAME_CHARS = 200  # a model's name may be anything that a client sent
 _QUOTED_KEPT = 1000
 _log = logging.getLogger("smmf.access")
@@ -36,7 +36,7 @@ class AccessRecord(msgspec.Struct, gc=False):
 
     time: float  # Unix time of its end
     request_id: str  # harmless in logs (http.request.Request.id)
-    key: int | None  # which of the API keys, from 0; None: it came without one
+    key: str  # the API key's id; "": none was needed, or nobody's was given
     model: str  # that was found, with its adapter; else as it was asked for
     instance: str  # "" when it was not placed
     route: str
@@ -128,7 +128,7 @@ class AccessLog:
         known, name = self._quoted.get, self._name
         queue_s, first_s = r.queue_s, r.first_token_s
         return (
-            f"{self._time(r.time)} {r.request_id} key={'-' if r.key is None else r.key} "
+            f"{self._time(r.time)} {r.request_id} key={known(r.key) or name(r.key)} "
             f"model={known(r.model) or name(r.model)} "
             f"instance={known(r.instance) or name(r.instance)} "
             f"route={known(r.route) or name(r.route)} status={r.status} "
@@ -144,7 +144,7 @@ class AccessLog:
         queue_s, first_s = r.queue_s, r.first_token_s
         return (
             f'{{"time":"{self._time(r.time)}","request_id":"{r.request_id}",'
-            f'"key":{"null" if r.key is None else r.key},'
+            f'"key":{known(r.key) or name(r.key)},'
             f'"model":{known(r.model) or name(r.model)},'
             f'"instance":{known(r.instance) or name(r.instance)},'
             f'"route":{known(r.route) or name(r.route)},"status":{r.status},'

@@ -5,13 +5,11 @@ Owns the rules of RFC 9110 and 9112 that llhttp leaves to the server; must not t
 
 from __future__ import annotations
 
-import zlib
-
 from smmf_core.errors import ApiError
+from smmf_core.http import coding
 from smmf_core.http.limits import Limits
 from smmf_core.http.request import Request
 
-_GZIP_OR_ZLIB = 47  # zlib's window bits that accept both wrappers
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _NO_BODY = (b"", b"0")
 _NOT_IN_HOST = b" \t@/?#\\"  # a list, user information, or more of a URL than host and port
@@ -35,11 +33,11 @@ def check_head(request: Request, limits: Limits) -> None:
         raise ApiError("bad_request", "The Host header is missing.")
     if host is not None and host.translate(None, _NOT_IN_HOST) != host:
         raise ApiError("bad_request", "The Host header is not valid.")
-    coding = headers.get(b"transfer-encoding")
-    if coding is not None:
+    framing = headers.get(b"transfer-encoding")
+    if framing is not None:
         if b"content-length" in headers or request.version == "1.0":
             raise ApiError("bad_request", "Transfer-Encoding needs HTTP/1.1 and no Content-Length.")
-        if coding.strip().lower() != b"chunked":
+        if framing.strip().lower() != b"chunked":
             raise ApiError("not_implemented", "The only transfer coding is chunked.")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > _LENGTH_DIGITS:
@@ -77,20 +75,9 @@ def head_without_upgrade(request: Request) -> bytes:
 
 def decode_body(request: Request, limits: Limits) -> bytes:
     """The body without its Content-Encoding, at most `limits.body_bytes` (no bomb gets further)."""
-    coding = request.headers[b"content-encoding"].strip().lower()
-    if not request.body or coding in (b"identity", b""):
-        return request.body
-    if coding not in (b"gzip", b"deflate", b"x-gzip"):
-        raise ApiError("unsupported_media_type", "Content-Encoding must be gzip or deflate.")
-    inflate = zlib.decompressobj(_GZIP_OR_ZLIB)
-    try:
-        body = inflate.decompress(request.body, limits.body_bytes + 1)
-    except zlib.error:
-        raise ApiError("bad_request", "The body is not valid gzip or deflate.") from None
-    if len(body) > limits.body_bytes:
+    body = coding.decode_body(request.headers[b"content-encoding"], request.body, limits.body_bytes)
+    if body is None:
         raise too_large(limits)
-    if not inflate.eof or inflate.unused_data:
-        raise ApiError("bad_request", "The compressed body does not end where it should.")
     return body
 
 

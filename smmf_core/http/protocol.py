@@ -21,6 +21,7 @@ from smmf_core.http import checks
 from smmf_core.http.limits import Limits
 from smmf_core.http.request import Request
 from smmf_core.http.server import Application, ServerState
+from smmf_core.http.transport import prepare
 
 __all__ = ["Application", "HttpProtocol", "Limits", "Request", "ServerState"]
 
@@ -90,10 +91,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=0)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and transport.get_extra_info("sslcontext") is None:
-            self.fileno = sock.fileno()
+        self.fileno = prepare(self._transport)
         self._server.connections.add(self)
         self._set_deadline(self._limits.idle_timeout_s)
 
@@ -335,7 +333,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._coming is None:
             self.deadline = _NEVER
         if request.refusal is not None:
-            request.respond_error(request.refusal)
+            request.respond_error(request.refusal, self._app.lines(request))
         else:
             self._guard(self._app.on_request, request)
 
@@ -352,7 +350,7 @@ class HttpProtocol(asyncio.Protocol):
                 return
             request.keep_alive = False
             error = ApiError("internal_error", "The server failed on this request.")
-            request.respond_error(error)
+            request.respond_error(error, self._app.lines(request))
 
     # --- time and ends ---
 
@@ -366,13 +364,13 @@ class HttpProtocol(asyncio.Protocol):
         if self._is_closing:
             self.abort()
         elif self._coming is None:
-            self._close()
+            self._close(is_idle=True)
         elif self._transport is not None and self._transport.is_reading():
             self._refuse(ApiError("request_timeout", "The request did not arrive in time."))
 
     def on_drain(self) -> None:
         if self._active is None and self._coming is None and not self._queue:
-            self._close()
+            self._close(is_idle=True)
 
     def send(self, request: Request | None, data: bytes) -> None:
         """Bytes of the response under way; those of a request that has ended are dropped."""
@@ -388,13 +386,15 @@ class HttpProtocol(asyncio.Protocol):
     def _linger(self) -> None:
         """Half-close, and let the client read its answer (RFC 9112, section 9.6)."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # not with TLS
+                self._transport.write_eof()
             self._set_deadline(_LINGER_S)
 
-    def _close(self) -> None:
-        """Close when the client has read everything, within the idle time-out."""
-        self._is_closing = True
-        self._queue = None
-        self._set_deadline(self._limits.idle_timeout_s)
+    def _close(self, is_idle: bool = False) -> None:
+        """Close when the client has read everything, within the idle time-out. With TLS it is to
+        close its side, too, which the pool of an idle one does not do before it is used again."""
+        self._is_closing, self._queue = True, None
+        is_soon = is_idle and self.fileno < 0
+        self._set_deadline(_LINGER_S if is_soon else self._limits.idle_timeout_s)
         if self._transport is not None:
             self._transport.close()

@@ -12,9 +12,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from smmf_core.api import anthropic
+from smmf_core.api import anthropic, ollama, responses
 from smmf_core.api.dialect import ErrorForm
 from smmf_core.errors import ApiError
+from smmf_core.http import coding
 
 if TYPE_CHECKING:
     from smmf_core.http.protocol import HttpProtocol
@@ -26,12 +27,17 @@ _ID_CHARACTERS = (string.ascii_letters + string.digits + "._-").encode()
 _ID_MAX = 128
 _JOINED_BYTES = 1 << 18
 _ANTHROPIC_PATHS = (b"/messages", b"/messages/count_tokens")
+_RESPONSES_PATHS = (b"/responses", b"/responses/input_tokens")
 _ids = itertools.count(int.from_bytes(os.urandom(6)))
 
 
 def error_form(target: bytes) -> ErrorForm | None:
     """How the clients of a path know errors; None: as OpenAI's do."""
     path = target.partition(b"?")[0]
+    if path.startswith(b"/api/") and not path.startswith(b"/api/v1/"):
+        return ollama.ERRORS
+    if path.endswith(_RESPONSES_PATHS):
+        return responses.ERRORS
     return anthropic.ERRORS if path.endswith(_ANTHROPIC_PATHS) else None
 
 
@@ -105,12 +111,12 @@ class Request:
             self.connection.send(self, body)
         self.connection.on_response_end(self)
 
-    def respond_error(self, error: ApiError) -> None:
+    def respond_error(self, error: ApiError, lines: bytes) -> None:
         """An error that the HTTP side found: the envelope every other error has too."""
         request_id, form = self.id(), error_form(self.target)
-        headers = b"content-type: application/json\r\nx-request-id: %b\r\n" % request_id
+        headers = b"content-type: application/json\r\nx-request-id: %b\r\n%b" % (request_id, lines)
         if error.code == "unsupported_media_type":
-            headers += b"accept-encoding: gzip, deflate\r\n"
+            headers += b"accept-encoding: %b\r\n" % coding.ACCEPTED
         headers += error.header_lines()
         if form is None:
             self.respond(error.status, headers, error.body())
@@ -121,6 +127,8 @@ class Request:
     def head(self, status: int, headers: bytes) -> bytes:
         """The head of a streaming response, for whoever sends the stream."""
         if self.chunked:
+            if self.keep_alive and not self.connection.is_draining:
+                headers += b"connection: keep-alive\r\n"  # as OpenAI's streams say it
             return self._head(status, headers + b"transfer-encoding: chunked\r\n")
         self.keep_alive = False
         return self._head(status, headers)

@@ -18,6 +18,9 @@ _SWEEP_S = 1.0  # coarse time-outs need no timer of their own
 
 class Application(Protocol):
     def on_request(self, request: Request) -> None: ...
+    def lines(self, request: Request) -> bytes:
+        """Headers, as whole lines, of any answer to it, be it an error that it is not asked for."""
+
     def on_disconnect(self, request: Request) -> None:
         """The client went away before its response had ended."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from smmf_core.api import anthropic, openai
+from smmf_core.api import anthropic, openai, responses
 from smmf_core.api.openai import Wanted
 
 
@@ -19,15 +19,17 @@ class Ask(NamedTuple):
     task: str  # of the models that can; "": of any
     parse: Callable[[bytes, str, int], Wanted]
     capability: str = ""  # what `auto` looks for; "": one named as the task
+    other_task: str = ""  # of models that can, too
 
 
 ASKS = {
     "/embeddings": Ask("embeddings", "embed", openai.parse_embeddings),
     "/rerank": Ask("rerank", "rerank", openai.parse_rerank),
-    "/score": Ask("score", "rerank", openai.parse_score),
+    "/score": Ask("score", "rerank", openai.parse_score, other_task="embed"),
     "/beta/relevance": Ask("relevance", "rerank", openai.parse_relevance),
     "/tokenize": Ask("tokenize", "", openai.parse_tokenize),
     "/detokenize": Ask("detokenize", "", openai.parse_detokenize),
     "/messages/count_tokens": Ask("count_tokens", "generate", anthropic.parse_count, "chat"),
+    "/responses/input_tokens": Ask("input_tokens", "generate", responses.parse_count, "chat"),
 }
 COHERE = {"/v2/rerank": Ask("rerank", "rerank", openai.parse_rerank_v2)}

@@ -5,7 +5,7 @@ Pure. Owns the choice; must not know bodies or queues.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from smmf_core.api.openai import Require
 from smmf_core.control_messages import ModelEntry
@@ -15,15 +15,22 @@ from smmf_core.router.fleet import Fleet, Model
 _CAPABILITIES = ("tools", "vision", "reasoning")
 
 
-def choose(fleet: Fleet, task: str, capability: str, require: Require | None) -> Model:
+def choose(
+    fleet: Fleet,
+    task: str,
+    capability: str,
+    require: Require | None,
+    may_ask: Callable[[ModelEntry], bool],
+) -> Model:
     """The cheapest model that fits; of equals a loaded one, then the first of the files.
 
-    1. Candidates do the route's task; what is not known of a model that was never loaded is taken
-       for a yes here, and for a no where it is required.
+    1. Candidates do the route's task, and the client `may_ask` them; what is not known of a model
+       that was never loaded is taken for a yes here, and for a no where it is required.
     2. None meets all requirements: 404, with what is missing.
     3. All that fit are out of service: why the first one is.
     """
     models = [fleet.models[index] for index in sorted(fleet.models)]
+    models = [model for model in models if may_ask(model.entry)]
     candidates = [model for model in models if _does(model.entry, task, capability)]  # 1
     fitting = [m for m in candidates if require is None or not list(_lacks(m.entry, require))]
     if not fitting:  # 2

@@ -15,7 +15,9 @@ from smmf_core.native._frames import StreamTable
 
 if TYPE_CHECKING:
     from smmf_core.api.dialect import ErrorForm
+    from smmf_core.control_messages import ModelEntry
     from smmf_core.router.core import Open
+    from smmf_core.router.keys import Admission, Key
     from smmf_core.router.response import Answer
 
 
@@ -43,9 +45,14 @@ class Call:
     """From its arrival to its end. `headers`: the lines that go with any answer."""
 
     __slots__ = (
+        "admission",
+        "base_model",
         "connection",
         "errors",
+        "has_rate_lines",
         "headers",
+        "is_for_worker",
+        "key",
         "metrics",
         "model",
         "received_at",
@@ -68,14 +75,32 @@ class Call:
         self.headers = headers
         self.received_at = received_at
         self.errors = errors  # how its client knows errors; None: as OpenAI's do
-        self.tenant = 0  # the number of its key, from 1; 0: none is needed
+        self.key: Key | None = None  # None: none is needed
+        self.tenant = 0  # the number of its key, from 1
+        self.admission: Admission | None = None  # what it has taken of its key's limits
+        self.has_rate_lines = False  # among the headers, of what its key has left
+        self.is_for_worker = False  # it is to be counted as its key's
         self.route = ""
-        self.model = ""  # as the client named it; once found, its own name
+        self.model = ""  # as the client named it; once found, its own name, with the adapter
+        self.base_model = ""  # once found, without the adapter
         self.stream = False
         self.metrics: ModelMetrics | None = None  # of what a Worker is to answer
 
     def status(self, error: ApiError) -> int:
         return error.status if self.errors is None else self.errors.status(error)
+
+    def may_ask(self, model: ModelEntry, adapter: str = "") -> bool:
+        return self.key is None or self.key.may_ask(model, adapter)
+
+    def check_model(self, model: ModelEntry, adapter: str) -> None:
+        """Raises ApiError 403: it is not for this key."""
+        if self.key is not None:
+            self.key.check_model(model, adapter)
+
+    def timed(self, now: float) -> bytes:
+        """The lines, and how long it has taken until `now`."""
+        took_ms = (now - self.received_at) * 1000
+        return b"%bopenai-processing-ms: %d\r\n" % (self.headers, took_ms)
 
     def refuse(self, headers: bytes, error: ApiError) -> None:
         """An error as the whole answer."""
@@ -115,4 +140,4 @@ class Owner(Protocol):
         """Make an answer's body beside the loop, then `rendered`."""
 
     def record(self, call: Call, request: Open | None, end: End) -> None:
-        """A line of the access log."""
+        """A request is over: what it has used is counted, and the access log gets a line."""

@@ -1,6 +1,6 @@
 """The Router's side of the control socket: what it is told to be, and what it reports.
 
-Owns the Router's state as the Controller sees it, its listening socket and its end; must not touch
+Owns the Router's state as the Controller sees it, its listening sockets and its end; must not touch
 requests.
 """
 
@@ -23,9 +23,11 @@ from smmf_core.control_messages import (
     Detach,
     Drain,
     Hello,
+    Keys,
     Loading,
     LoadWanted,
     PeerMetrics,
+    ReadCertificate,
     Registry,
     RouterReport,
     Welcome,
@@ -34,7 +36,9 @@ from smmf_core.control_messages import (
 from smmf_core.http.access_log import access_log
 from smmf_core.http.protocol import ServerState
 from smmf_core.messages import PROTOCOL
+from smmf_core.native._limits import LimitTable
 from smmf_core.router.shell import RouterShell
+from smmf_core.router.tls import RouterTls
 from smmf_core.wire.control import ControlClient
 
 _REPORT_S = 1.0
@@ -44,11 +48,12 @@ class RouterControl:
     """Talks to the Controller, whoever it is now. `ended` is set once the Router may exit."""
 
     def __init__(
-        self, run_dir: Path, router: int, epoch: int, listen: Callable[[socket.socket], None]
+        self, run_dir: Path, router: int, epoch: int, listen: Callable[[list[socket.socket]], None]
     ) -> None:
         self.router = router
         self.epoch = epoch
         self.server = ServerState(time.monotonic)
+        self.tls = RouterTls()
         self.shell: RouterShell | None = None
         self.state = "starting"
         self.ended = asyncio.Event()
@@ -59,7 +64,8 @@ class RouterControl:
         self._client = ControlClient(run_dir, self._hello)
         self._watched_fd = -1
         self._welcome = Welcome(PROTOCOL, b"")  # its defaults hold until the first one
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
+        self._is_listening = False
         self._report_at = 0.0
         self._drain_until: float | None = None
 
@@ -104,7 +110,10 @@ class RouterControl:
         gauges.bad_requests = self.server.bad_requests
         self.shell.read_gauges()
         metrics = self.shell.metrics.dump()
-        self._client.send(RouterReport(models, workers, gauges.connections, self.state, metrics))
+        usage = self.shell.usage.take()
+        report = RouterReport(models, workers, gauges.connections, self.state, metrics, usage)
+        if not self._client.send(report):
+            self.shell.usage.put_back(usage)
 
     # --- messages ---
 
@@ -130,6 +139,10 @@ class RouterControl:
             shell.detach(message.worker, message.incarnation)
         elif isinstance(message, PeerMetrics):
             shell.peers = message.dumps
+        elif isinstance(message, Keys):
+            self._on_keys(message, fds[0])
+        elif isinstance(message, ReadCertificate):
+            self.tls.read_again(message.cert, message.key)
         elif isinstance(message, Registry):
             shell.core.on_registry(message)
         elif isinstance(message, Loading):
@@ -144,11 +157,21 @@ class RouterControl:
         config = msgspec.msgpack.decode(welcome.spec, type=ServerConfig)
         logging.getLogger().setLevel(config.log.level.upper())
         log = access_log(self._run_dir, config.log)
-        self.shell = RouterShell(self._endpoint, self.epoch, config, log)
+        self.shell = RouterShell(self._endpoint, self.epoch, config, log, self.router)
         self.shell.on_worker_lost = self._on_worker_lost
         self.shell.on_load_wanted = self._on_load_wanted
-        self._listener = socket.socket(fileno=fds[0])
-        self._listen(self._listener)
+        self._listeners = [socket.socket(fileno=fd) for fd in fds]
+
+    def _on_keys(self, keys: Keys, table_fd: int) -> None:
+        """Who may ask. Nobody is listened to before that is known."""
+        assert self.shell is not None
+        try:
+            self.shell.keys.update(keys, LimitTable.map(table_fd))
+        finally:
+            os.close(table_fd)
+        if not self._is_listening:
+            self._is_listening = True
+            self._listen(self._listeners)
 
     def _on_worker_lost(self, worker: int, incarnation: int, reason: str) -> None:
         self._client.send(WorkerLost(worker, incarnation, reason))
@@ -169,7 +192,7 @@ class RouterControl:
             state=self.state,
             attached=[(w, i, self.router, self.epoch) for w, i in attached],
         )
-        return hello, [self._listener.fileno()] if self._listener is not None else []
+        return hello, [listener.fileno() for listener in self._listeners]
 
     # --- time ---
 
@@ -194,4 +217,5 @@ class RouterControl:
             return
         is_idle = self.shell is None or self.shell.is_idle
         if (is_idle and not self.server.connections) or now > self._drain_until:
+            self.report()  # what the last requests have used
             self.ended.set()

@@ -27,6 +27,7 @@ from smmf_core.native._scheduler import Scheduler
 from smmf_core.router.fleet import ON_DEMAND, Fleet, Model
 from smmf_core.router.loading import still_loading
 from smmf_core.router.retry_after import ServiceRate
+from smmf_core.router.told import told
 
 MAX_ATTEMPTS = 3  # a request that was open on so many dying Workers is taken for their killer
 _LOAD_WANTED_S = 1.0  # how often the Controller is asked again for a model that nobody loads
@@ -188,6 +189,7 @@ class RouterCore:
                 models[index].accepted,
                 max(0.0, now - scheduler.oldest(index)),
                 models[index].keep_alive_s,
+                models[index].words,
             )
             for index in self.fleet.used
             if index in models
@@ -253,7 +255,7 @@ class RouterCore:
     def on_fail(self, key: int, failure: Failure) -> None:
         request = self._end(key)
         if request is not None:
-            request.end().failed(ApiError(failure.code, failure.message, failure.param))
+            request.end().failed(told(failure))
 
     def on_stale(self, key: int) -> None:
         """No record for longer than the time-out. It means nothing while the request waits for

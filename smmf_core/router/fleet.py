@@ -30,6 +30,7 @@ STRATEGIES = {
     "weighted": _scheduler.WEIGHTED,
 }
 OUT_OF_SERVICE = frozenset({"stopping", "stopped", "failed", "offline"})
+LATEST = ":latest"
 ON_DEMAND = "registered"  # not loaded, its first request loads it
 
 
@@ -44,8 +45,14 @@ class Model:
     is_loaded: bool  # there is one: a request waits for a slot; else it waits for the model
     accepted: int = 0  # requests, since the Router's start
     keep_alive_s: float | None = None  # as the newest request that gave one has it; -1: for ever
+    words: int = 0  # how often one has
     loading: Loading | None = None  # how far its load is, and when that was told
     loading_at: float = 0.0
+
+    def keep(self, seconds: float) -> None:
+        """A request says how long it is to stay loaded."""
+        self.keep_alive_s = seconds
+        self.words += 1
 
 
 @dataclass(slots=True)
@@ -58,6 +65,11 @@ class Replica:
     model: int
     slots: int
     online: bool
+
+
+def _other_form(name: str) -> str:
+    """Ollama's clients say `name:latest` for `name`, and the other way round."""
+    return name.removesuffix(LATEST) if name.endswith(LATEST) else name + LATEST
 
 
 def _placement(name: str) -> tuple[int, Rule | None]:
@@ -99,7 +111,7 @@ class Fleet:
         return name in self._names
 
     def find(self, name: str) -> Model:
-        model = self._names.get(name)
+        model = self._names.get(name) or self._names.get(_other_form(name))
         if model is None:
             shown = name if len(name) <= 100 else name[:100] + "..."
             text = f"The model `{shown}` does not exist or you do not have access to it."
@@ -248,4 +260,6 @@ class Fleet:
         if model.is_loaded != is_loaded:
             model.is_loaded = is_loaded
             model.loading = None
+            if not (is_loaded or self._scheduler.waiting(index)[0]):
+                model.keep_alive_s = None  # what was said of this load is no word on the next
             self.turned.add(model)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -143,16 +142,10 @@ class LaneRequest(Request):
 
 
 class Lane:
-    """The lane's end at one Router. Works in the event loop that makes it."""
+    """One of the lane's sockets at one Router. Works in the event loop that makes it."""
 
-    def __init__(
-        self, folder: Path, name: tuple[int, int], body_bytes: int, clock: Callable[[], float]
-    ) -> None:
-        """`name`: the Router's number and epoch."""
-        router, epoch = name
-        for stale in folder.glob(f"client-{router}-*.sock"):
-            stale.unlink(missing_ok=True)
-        self._path = folder / f"client-{router}-{epoch}.sock"
+    def __init__(self, body_bytes: int, clock: Callable[[], float]) -> None:
+        """`socket` is bound by whoever makes it, before `open`."""
         self._body_bytes = body_bytes
         self._clock = clock
         self._app: Application | None = None
@@ -161,20 +154,19 @@ class Lane:
         self._flush_due = False
         self._is_draining = False
         self._loop = asyncio.get_running_loop()
-        self._socket = LaneSocket(str(self._path), body_bytes + _SPARE_BYTES)
-        self._path.chmod(0o600)
+        self.socket = LaneSocket(body_bytes + _SPARE_BYTES)
 
     def open(self, app: Application) -> None:
         """Take requests from now on."""
         self._app = app
-        self._loop.add_reader(self._socket.fd, self._on_readable)
+        self._loop.add_reader(self.socket.fd, self._on_readable)
         self._on_readable()
 
     def begin_drain(self) -> None:
         """Nothing new: clients go elsewhere."""
         if not self._is_draining:
             self._is_draining = True
-            self._path.unlink(missing_ok=True)
+            self.socket.accept_no_more()
 
     def on_tick(self, now: float) -> None:
         for peer in self._peers.values():
@@ -184,9 +176,8 @@ class Lane:
 
     def close(self) -> None:
         self._flush()
-        self._loop.remove_reader(self._socket.fd)
-        self._socket.close(_LINGER_MS)
-        self._path.unlink(missing_ok=True)
+        self._loop.remove_reader(self.socket.fd)
+        self.socket.close(_LINGER_MS)
 
     # --- to clients ---
 
@@ -214,7 +205,7 @@ class Lane:
         for peer in due:
             messages, peer.outbox, peer.sent_at = peer.outbox, [], now
             peer.lines = None
-            if not self._socket.send(peer.identity, encode(messages)):
+            if not self.socket.send(peer.identity, encode(messages)):
                 self._gone(peer)
             elif not peer.open:
                 self._peers.pop(peer.identity, None)
@@ -237,7 +228,7 @@ class Lane:
     # --- from clients ---
 
     def _on_readable(self) -> None:
-        frames = self._socket.receive(_FRAMES)
+        frames = self.socket.receive(_FRAMES)
         for identity, frame in frames:
             peer = self._peers.get(identity)
             if peer is None:

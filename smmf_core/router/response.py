@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol
 
+from smmf_core.api.dialect import Timed, Times
 from smmf_core.errors import ApiError
 from smmf_core.messages import REASONS, Result, Usage, Vectors
 from smmf_core.router.call import JSON, Call, Connection, End, Owner
@@ -79,6 +80,7 @@ class Answer:
         result = self._result
         if result is None:
             raise ValueError("the Worker finished without a result")
+        self._tell_times(usage)
         if type(result) is Vectors and len(result.data) > _ASIDE_BYTES:
             self._count(usage, "")
             self._table.close(self.key)
@@ -108,6 +110,10 @@ class Answer:
 
     def on_event(self, kind: int, choice: int, count: int, payload: bytes) -> None:
         """A record of a stream: a whole answer has none."""
+
+    def keep_alive(self) -> None:
+        """The client has heard nothing for long, and its Worker makes progress: a whole answer
+        cannot say so."""
 
     def unsent(self, rest: bytes) -> None:
         """What the native send could not send; empty: the connection is broken."""
@@ -144,10 +150,22 @@ class Answer:
 
     def _headers(self) -> bytes:
         """The lines of any answer, with who gives it."""
-        request = self.request
+        request, lines = self.request, self._call.timed(self._owner.now)
         if request is None or not request.instance:
-            return self._call.headers
-        return b"%bx-smmf-instance: %b\r\n" % (self._call.headers, request.instance.encode())
+            return lines
+        return b"%bx-smmf-instance: %b\r\n" % (lines, request.instance.encode())
+
+    def _tell_times(self, usage: Usage) -> None:
+        """To a renderer that shows them. Of tokens that came together nobody knows when the first
+        was there: the prompt is taken to have had the time of one more."""
+        renderer, request = self._renderer, self.request
+        if isinstance(renderer, Timed) and request is not None:
+            now, placed_at = self._owner.now, request.placed_at
+            received_at, first = self._call.received_at, self._table.stats(self.key)[2]
+            if not first:
+                first = placed_at + (now - placed_at) / (usage.completion + 1)
+            times = now - received_at, placed_at - received_at, first - placed_at, now - first
+            renderer.times = Times(*times)
 
     def _count_placed(self, request: Open) -> None:
         if request.submit.attempt:

@@ -5,6 +5,7 @@ Owns one RingReader, one eventfd and one pidfd per Worker; must not interpret re
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,8 @@ class Ring:
     data_fd: int
     space_fd: int
     pidfd: int
+    steps: int = 0  # of its engine, as last looked at
+    moved_at: float = -math.inf  # when they were first seen to be more than before
 
 
 class Rings:
@@ -64,6 +67,18 @@ class Rings:
     def incarnation(self, worker: int) -> int | None:
         ring = self._rings.get(worker)
         return ring.incarnation if ring is not None else None
+
+    def look(self, now: float) -> None:
+        """See which Workers' engines have made steps since."""
+        for ring in self._rings.values():
+            steps = ring.reader.steps
+            if steps != ring.steps:
+                ring.steps, ring.moved_at = steps, now
+
+    def moved_at(self, worker: int) -> float:
+        """When `look` last saw its engine make a step."""
+        ring = self._rings.get(worker)
+        return ring.moved_at if ring is not None else -math.inf
 
     def drain(self, now: float) -> tuple[list[Event], list[int]]:
         """Frame everything that is in the rings. Returns what Python must see, and the Workers

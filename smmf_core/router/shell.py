@@ -37,14 +37,17 @@ from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
 from smmf_core.router.call import Call, End
 from smmf_core.router.core import Open, RouterCore
+from smmf_core.router.keys import KeyRing
 from smmf_core.router.response import Answer
 from smmf_core.router.rings import Event, Rings
+from smmf_core.router.usage import Ledger
 from smmf_core.wire.requests import RouterSocket, worker_identity
 
 _RENDERERS = 2  # threads; they let go of the GIL
 _PENDING_BYTES = 1 << 20  # of one slow client: minutes of text; beyond it the client is cut off
 _UNREAD_S = 60.0  # how long the rest of an ended stream waits for a client that reads nothing
 _USAGE = struct.Struct("4I")  # csrc/FORMAT.md
+_KEEP_ALIVE_S = 15.0  # below what proxies (60 s) and Node's fetch (300 s) wait for the next byte
 _log = logging.getLogger("smmf.router")
 
 _decode_result = msgspec.msgpack.Decoder(Whole).decode
@@ -55,11 +58,18 @@ class RouterShell:
     """Implements core.Effects for the core and routes.Gateway for the HTTP side."""
 
     def __init__(
-        self, endpoint: Path, epoch: int, config: ServerConfig, access: AccessLog | None = None
+        self,
+        endpoint: Path,
+        epoch: int,
+        config: ServerConfig,
+        access: AccessLog | None = None,
+        router: int = 0,
     ) -> None:
         self.config = config
         self.access = access
         self.metrics = Metrics()
+        self.keys = KeyRing(router)
+        self.usage = Ledger()
         self.peers: list[bytes] = []  # the other Routers' metrics
         self.table = StreamTable(_PENDING_BYTES)
         self.core = RouterCore(self, config.timeouts, config.limits.max_concurrency)
@@ -226,7 +236,8 @@ class RouterShell:
         task.add_done_callback(self._rendering.discard)
 
     def record(self, call: Call, request: Open | None, end: End) -> None:
-        """A line of the access log for a request that is over."""
+        """A request is over: what it has used is counted, and the access log gets a line."""
+        self.usage.ended(call, end, self.wall_s)
         if self.access is None:
             return
         usage, received_at, queued_s, first_s = end.usage, call.received_at, None, None
@@ -237,7 +248,7 @@ class RouterShell:
         record = AccessRecord(
             time.time(),
             call.request_id,
-            call.tenant - 1 if call.tenant else None,
+            call.key.id if call.key is not None else "",
             call.model,
             request.instance if request is not None else "",
             call.route,
@@ -308,10 +319,23 @@ class RouterShell:
         timeouts = self.config.timeouts
         for key in self.table.stale(now, timeouts.first_token_s, timeouts.inference_s):
             self.core.on_stale(key)
+        self._keep_alive(now)
         for answer, since in list(self._finishing.items()):
             if now - since > _UNREAD_S:
                 answer.unsent(b"")
         self.wake()
+
+    def _keep_alive(self, now: float) -> None:
+        """A sign of life to the clients of streams that have nothing to say yet, though their
+        Worker's engine makes steps; none for one that hangs."""
+        rings = self._rings
+        rings.look(now)
+        for key in self.table.quiet(now, _KEEP_ALIVE_S):
+            answer, request = self._answers.get(key), self.core.open.get(key)
+            if answer is None or request is None or request.worker < 0:
+                continue
+            if now - rings.moved_at(request.worker) <= _KEEP_ALIVE_S:
+                answer.keep_alive()
 
     # --- metrics ---
 

@@ -26,11 +26,7 @@ from smmf_core.router.call import Call, Owner
 from smmf_core.router.core import Open
 from smmf_core.router.response import Answer
 
-_SSE = (
-    b"content-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\n"
-    b"x-accel-buffering: no\r\n"
-)
+_HEAD = b"content-type: %b\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 _ID_BYTES = 4
 _decode_tokens = msgspec.msgpack.Decoder(TokenBatch).decode
 _decode_deltas = msgspec.msgpack.Decoder(list[ToolDelta]).decode
@@ -42,11 +38,16 @@ class StreamAnswer(Answer):
     States: waiting -> placed -> streaming -> ending (all bytes queued) -> done.
     """
 
-    __slots__ = ("_completion", "_has_begun", "_has_head", "_parsed", "close_after")
+    __slots__ = (
+        "_completion", "_has_begun", "_has_head", "_media_type", "_parsed", "close_after",
+    )  # fmt: skip
     _renderer: StreamRenderer
 
-    def __init__(self, parsed: Parsed, call: Call, renderer: StreamRenderer, owner: Owner) -> None:
+    def __init__(
+        self, parsed: Parsed, call: Call, renderer: StreamRenderer, owner: Owner, media_type: bytes
+    ) -> None:
         super().__init__(call, renderer, owner)
+        self._media_type = media_type
         self._parsed = parsed
         self._completion = [0] * parsed.n_choices if parsed.continuous_usage else []
         self._has_head = False  # a former Worker's Admit had it sent
@@ -66,7 +67,7 @@ class StreamAnswer(Answer):
         self._has_begun = has_head = self._has_head
         renderer = self._renderer
         frame = None if parsed.logprobs or parsed.continuous_usage else renderer.frame
-        head = b"" if has_head else connection.head(200, _SSE + self._headers())
+        head = b"" if has_head else connection.head(200, _HEAD % self._media_type + self._headers())
         first = b"" if has_head else renderer.first()
         fd, chunked = connection.fileno, connection.chunked
         table.open(key, attempt, fd, frame, renderer.prefix, head, first, chunked, now)
@@ -83,6 +84,7 @@ class StreamAnswer(Answer):
                 self._table.append(self.key, start, False)
 
     def finished(self, usage: Usage) -> None:
+        self._tell_times(usage)
         self._count(usage, "")
         self._table.append(self.key, self._renderer.tail(usage), True)
         self.ending = True
@@ -118,6 +120,11 @@ class StreamAnswer(Answer):
             body = renderer.choice_end(choice, count, usage)
         if body:
             self._table.append(self.key, body, False)
+
+    def keep_alive(self) -> None:
+        no_op = self._renderer.keepalive()
+        if no_op:
+            self._table.append(self.key, no_op, False)
 
     def complete(self) -> None:
         super().complete()

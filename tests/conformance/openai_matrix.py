@@ -82,6 +82,30 @@ _SHARED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"stop_token_ids": [-1]}, "integer_below_min_value", "stop_token_ids[0]"),
     ({"ignore_eos": 1}, "invalid_type", "ignore_eos"),
     ({"priority": 0.5}, "invalid_type", "priority"),
+    *(
+        ({name: value}, "unsupported_parameter", name)
+        for name, value in {
+            "guided_json": {},
+            "guided_regex": "a",
+            "guided_choice": ["a"],
+            "guided_grammar": "a",
+            "structured_outputs": {"json": {}},
+            "bad_words": ["a"],
+            "allowed_token_ids": [1],
+            "length_penalty": 2,
+            "use_beam_search": True,
+            "skip_special_tokens": False,
+            "truncate_prompt_tokens": 5,
+            "prompt_logprobs": 1,
+            "prompt_embeds": "AA==",
+            "chat_template": "a",
+            "documents": [{}],
+            "grammar": "a",
+            "json_schema": {},
+            "typical_p": 0.5,
+            "mirostat": 2,
+        }.items()
+    ),
     ({"smmf_echo": []}, "invalid_type", "smmf_echo"),
     ({"smmf_echo": {"tokens": 10**30}}, "invalid_value", "smmf_echo"),
 ]
@@ -162,6 +186,26 @@ _CHAT: list[tuple[dict[str, Any], str, str | None]] = [
         "messages[1].tool_calls[0].function.arguments",
     ),
     (_message({"role": "user", "content": "x", "extra": 10**30}), "invalid_value", "messages[1]"),
+    (
+        _message({"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}),
+        "unsupported_value",
+        "messages[1].content[0]",
+    ),
+    (
+        _message({"role": "assistant", "content": [{"type": "refusal"}]}),
+        "missing_required_parameter",
+        "messages[1].content[0].refusal",
+    ),
+    (
+        _message({"role": "assistant", "function_call": {"name": "f"}}),
+        "missing_required_parameter",
+        "messages[1].function_call.arguments",
+    ),
+    (
+        _message({"role": "assistant", "function_call": "f"}),
+        "invalid_type",
+        "messages[1].function_call",
+    ),
     ({"max_tokens": 0}, "integer_below_min_value", "max_tokens"),
     ({"max_completion_tokens": 0}, "integer_below_min_value", "max_completion_tokens"),
     ({"logprobs": 5}, "invalid_type", "logprobs"),
@@ -291,6 +335,8 @@ _COMPLETION: list[tuple[dict[str, Any], str, str | None]] = [
     ({"best_of": 2}, "unsupported_value", "best_of"),
     ({"best_of": 1, "n": 2}, "unsupported_value", "best_of"),
     ({"suffix": "end"}, "unsupported_parameter", "suffix"),
+    ({"response_format": {"type": "xml"}}, "invalid_value", "response_format.type"),
+    ({"response_format": "json"}, "invalid_type", "response_format"),
 ]
 
 CASES = [

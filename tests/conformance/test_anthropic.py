@@ -285,3 +285,20 @@ def test_what_is_counted(served: Server, client: anthropic.Anthropic) -> None:
 def post(server: Server, **fields: Any) -> tuple[int, dict[str, str], bytes]:
     body = {"model": "echo", "max_tokens": 64, "messages": [USER], **fields}
     return server.request("POST", "/v1/messages", body, {"x-api-key": KEY})
+
+
+def test_models_in_the_form_of_its_client(served: Server) -> None:
+    base = served.base_url.removesuffix("/v1")
+    strict: Any = {"_strict_response_validation": True}
+    with anthropic.Anthropic(base_url=base, api_key=KEY, max_retries=0, **strict) as client:
+        found = {model.id: model for model in client.models.list()}
+        assert list(found) == ["echo", "one"]
+        one = client.models.retrieve("echo")
+        assert one == found["echo"]
+        assert (one.type, one.display_name, one.capabilities) == ("model", "echo", None)
+        assert one.created_at.tzinfo
+        with pytest.raises(anthropic.NotFoundError):
+            client.models.retrieve("nobody")
+    answer = json.loads(served.request("GET", "/v1/models", headers={"x-api-key": KEY})[2])
+    assert answer["object"] == "list"  # others get OpenAI's
+    assert isinstance(answer["data"][0]["capabilities"], list)

@@ -16,7 +16,10 @@ import pydantic
 import pytest
 from server import Server, echo_toml
 
-FORMATS = ["hermes", "llama3_json", "mistral", "deepseek_v3", "glm4", "internlm", "phi"]
+FORMATS = [
+    "hermes", "llama3_json", "mistral", "deepseek_v3", "glm4", "internlm", "phi", "glm45",
+    "qwen3_coder", "llama4_pythonic",
+]  # fmt: skip
 USER: Any = {"role": "user", "content": "How is the weather in Köln, and what is 1 + 2?"}
 
 

@@ -31,6 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("scores")
     (folder / "local-chat.toml").write_text(echo_toml("chat"))
     (folder / "local-rank.toml").write_text(model_toml("rank", "rerank"))
+    (folder / "local-vectors.toml").write_text(model_toml("vectors", "embed"))
     (folder / "local-later.toml").write_text(model_toml("later", "rerank", loads=False))
     (folder / "smmf.toml").write_text(f'[server]\napi_keys = ["{KEY}"]\n')
     started = Server(folder).start()
@@ -96,6 +97,39 @@ def test_one_text_with_each_of_many_is_a_rerank(http: httpx.Client) -> None:
     ask = {"model": "rank", "text_1": ASK["query"], "text_2": DOCUMENTS}
     scores = [entry["score"] for entry in http.post("/v1/score", json=ask).json()["data"]]
     assert scores == http.post("/v1/beta/relevance", json=ASK).json()["data"]
+
+
+def test_an_embedding_model_scores_by_its_vectors(http: httpx.Client) -> None:
+    """The cosine of each pair, and tokens of every text that was computed."""
+    vectors = {}
+    texts = ["green birds", "stock", "trees", *DOCUMENTS]
+    body = {"model": "vectors", "input": texts, "encoding_format": "float"}
+    embedded = http.post("/v1/embeddings", json=body).json()
+    for text, entry in zip(texts, embedded["data"], strict=True):
+        vectors[text] = entry["embedding"]
+
+    def cosine(one: str, other: str) -> float:
+        return sum(a * b for a, b in zip(vectors[one], vectors[other], strict=True))
+
+    for queries in (texts[:3], texts[0]):
+        ask = {"model": "vectors", "text_1": queries, "text_2": DOCUMENTS}
+        answer = http.post("/v1/score", json=ask).json()
+        pairs = zip(queries if isinstance(queries, list) else [queries] * 3, DOCUMENTS, strict=True)
+        scores = [entry["score"] for entry in answer["data"]]
+        assert scores == pytest.approx([cosine(*pair) for pair in pairs], abs=1e-6)
+        assert [entry["index"] for entry in answer["data"]] == [0, 1, 2]
+        counted = {"model": "vectors", "input": [*queries, *DOCUMENTS]}
+        if isinstance(queries, list):
+            usage = http.post("/v1/embeddings", json=counted).json()["usage"]
+            assert answer["usage"] == usage
+    same = {"model": "vectors", "text_1": "green birds", "text_2": "green birds"}
+    (entry,) = http.post("/v1/score", json=same).json()["data"]
+    assert entry["score"] == pytest.approx(1, abs=1e-6)
+    for side, other in (("text_1", "text_2"), ("text_2", "text_1")):
+        ask = {"model": "vectors", side: ["a", "word " * 20_000], other: ["a", "b"]}
+        error = http.post("/v1/score", json=ask).json()["error"]
+        assert (error["code"], error["param"]) == ("context_length_exceeded", f"{side}[1]")
+        assert "with the query" not in error["message"]
 
 
 def test_a_text_that_is_too_long_is_named(http: httpx.Client) -> None:

@@ -34,16 +34,8 @@ class AnthropicErrors:
     def body(self, error: ApiError, request_id: str) -> bytes:
         status = self.status(error)
         kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "api_error")
-        said = {"type": kind, "message": _message(error)}
+        said = {"type": kind, "message": error.told}
         return msgspec.json.encode({"type": "error", "error": said, "request_id": request_id})
-
-
-def _message(error: ApiError) -> str:
-    """There is no field for the parameter: it is in the message, or comes first."""
-    param = error.param
-    if not param or f"'{param}'" in error.message:
-        return error.message
-    return f"{param}: {error.message}"
 
 
 ERRORS = AnthropicErrors()

@@ -107,6 +107,9 @@ class Renderer:
         """The end of a stream that failed after its first byte."""
         return b"event: error\ndata: %b\n\n" % ERRORS.body(error, self._request_id)
 
+    def keepalive(self) -> bytes:
+        return _PING
+
     # --- not streaming ---
 
     def response(self, result: Result, usage: Usage) -> bytes:

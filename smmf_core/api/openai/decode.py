@@ -7,7 +7,7 @@ repeats more than SHOWN_CHARS of what the client sent.
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -68,6 +68,11 @@ def unknown_value(param: str, value: Any, known: tuple[str, ...]) -> ApiError:
     return ApiError("invalid_value", text, param)
 
 
+def unsupported(param: str) -> ApiError:
+    text = f"Unsupported parameter: '{param}' is not supported, but for what changes nothing."
+    return ApiError("unsupported_parameter", text, param)
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: at most SHOWN_CHARS of it, containers only by their type."""
     if isinstance(value, str):
@@ -112,24 +117,40 @@ def _second_try(kind: type[T], body: bytes, error: msgspec.ValidationError) -> T
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _translated(str(error), None) from None
+        raise _translated(str(error), None, kind) from None
     if not isinstance(document, dict):
-        raise _translated(str(error), document) from None
-    for key, value in document.items():
-        if isinstance(value, float) and value.is_integer():
-            document[key] = int(value)
+        raise _translated(str(error), document, kind) from None
+    _make_integers(document)
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as second:
-        raise _translated(str(second), document) from None
+        raise _translated(str(second), document, kind) from None
 
 
-def _translated(text: str, document: Any) -> ApiError:
+def _make_integers(document: dict[str, Any]) -> None:
+    """In place, at any depth: JSON Schema's integers are numbers without a fraction."""
+    containers: list[Any] = [document]
+    while containers:
+        container = containers.pop()
+        pairs = container.items() if type(container) is dict else enumerate(container)
+        for key, value in pairs:
+            kind = type(value)
+            if kind is float and value.is_integer():
+                container[key] = int(value)
+            elif kind is dict or kind is list:
+                containers.append(value)
+
+
+def _translated(text: str, document: Any, kind: type[msgspec.Struct]) -> ApiError:
+    """`kind.refused`, where there is one: fields that only what changes nothing is taken of."""
     match = _PATH.match(text)
     assert match is not None  # the pattern matches any string
     reason, path = match[1], (match[2] or "").lstrip(".")
     param = path.replace("[...]", "")
     value = _find(document, path)
+    name = re.split(r"[.\[]", param)[0]
+    if name in getattr(kind, "refused", ()):
+        return unsupported(name)
     if found := _MISSING.match(reason):
         return missing(f"{param}.{found[1]}" if param else found[1])
     if (found := _TYPE.match(reason)) and not path:
@@ -141,8 +162,16 @@ def _translated(text: str, document: Any) -> ApiError:
     if found := _LENGTH.match(reason):
         return _wrong_length(param, found[1], found[2], found[3], value)
     if reason.startswith("Invalid enum value"):
-        return ApiError("invalid_value", f"Invalid value for '{param}': {shown(value)}.", param)
+        return unknown_value(param, value, _choices(kind, param))
     return ApiError("invalid_value", f"Invalid '{param}': {clip(reason)}.", param or None)
+
+
+def _choices(kind: type[msgspec.Struct], param: str) -> tuple[str, ...]:
+    """The words that a field may be."""
+    types = [field.type for field in msgspec.structs.fields(kind) if field.name == param]
+    parts = [part for type_ in types for part in (get_args(type_) or (type_,))]
+    found = [value for part in parts for value in (get_args(part) or (part,))]
+    return tuple(value for value in found if isinstance(value, str))
 
 
 def _wrong_type(param: str, expected: str, got: str) -> ApiError:

@@ -24,7 +24,9 @@ class _Top(msgspec.Struct, gc=False):
     bytes: list[int]
 
 
-class _Entry(msgspec.Struct, gc=False):
+class Entry(msgspec.Struct, gc=False):
+    """One token as chats show it."""
+
     token: str
     logprob: float | None
     bytes: list[int]
@@ -46,12 +48,15 @@ class LogprobWriter:
 
     def chat(self, described: list[TokenLogprob], is_last: bool) -> bytes:
         """`logprobs` of a chat choice or delta, as JSON."""
+        entries = msgspec.json.encode(self.entries(described, is_last))
+        return b'{"content":%b,"refusal":null}' % entries
+
+    def entries(self, described: list[TokenLogprob], is_last: bool) -> list[Entry]:
         tokens = self._tokens(described, is_last)
-        entries = [
-            _Entry(token, _clamped(entry.logprob), list(entry.token), _tops(entry, token))
+        return [
+            Entry(token, _clamped(entry.logprob), list(entry.token), _tops(entry, token))
             for token, entry in zip(tokens, described, strict=True)
         ]
-        return b'{"content":%b,"refusal":null}' % msgspec.json.encode(entries)
 
     def completion(self, described: list[TokenLogprob], is_last: bool) -> bytes:
         """`logprobs` of a text completion, as JSON. Offsets count characters of the whole text."""

@@ -29,6 +29,8 @@ def check_messages(messages: list[Message]) -> None:
             _check_role(i, role, message)
         if type(message.get("content")) is not str:
             message["content"] = _content(i, role, message)
+        if role == "function" or (role == "assistant" and "function_call" in message):
+            _modernise(role, message)
         if len(message) > 2:
             check_nesting(message, f"messages[{i}]")
 
@@ -52,6 +54,8 @@ def _check_role(i: int, role: str, message: Message) -> None:
             thought = message.get(key)
             if thought is not None and not isinstance(thought, str):
                 raise invalid_type(f"messages[{i}].{key}", "a string", thought)
+        if (function := message.get("function_call")) is not None:
+            _check_function(f"messages[{i}].function_call", function)
     calls = message.get("tool_calls")
     if calls is None:
         message.pop("tool_calls", None)
@@ -70,11 +74,27 @@ def _check_call(path: str, call: Any) -> None:
     function = call.get("function")
     if function is None:
         raise missing(f"{path}.function")
+    _check_function(f"{path}.function", function)
+
+
+def _check_function(path: str, function: Any) -> None:
     if not isinstance(function, dict):
-        raise invalid_type(f"{path}.function", "an object", function)
+        raise invalid_type(path, "an object", function)
     for key in ("name", "arguments"):
         if not isinstance(function.get(key), str):
-            raise _absent_or_not_string(f"{path}.function.{key}", function.get(key))
+            raise _absent_or_not_string(f"{path}.{key}", function.get(key))
+
+
+def _modernise(role: str, message: Message) -> None:
+    """A function's call and its answer as a tool's, which chat templates know."""
+    if role == "function":
+        message["role"] = "tool"
+        message.setdefault("tool_call_id", message["name"])
+        return
+    function = message.pop("function_call")
+    if function is not None and "tool_calls" not in message:
+        call = {"id": function["name"], "type": "function", "function": function}
+        message["tool_calls"] = [call]
 
 
 def _absent_or_not_string(param: str, value: Any) -> ApiError:
@@ -83,14 +103,15 @@ def _absent_or_not_string(param: str, value: Any) -> ApiError:
 
 def _content(i: int, role: str, message: Message) -> str:
     """Rules, in this order: 1. parts: their texts joined; 2. nothing, where an assistant said
-    something else; 3. anything else is wrong."""
+    something else, or its refusal; 3. anything else is wrong."""
     content = message.get("content")
     param = f"messages[{i}].content"
     if content and isinstance(content, list):
-        return "".join([_part(f"{param}[{j}]", part) for j, part in enumerate(content)])
+        return "".join([_part(f"{param}[{j}]", part, role) for j, part in enumerate(content)])
     says_more = role == "assistant" and any(message.get(key) for key in _INSTEAD_OF_CONTENT)
     if content in (None, []) and says_more:
-        return ""
+        refusal = message.get("refusal")
+        return refusal if isinstance(refusal, str) else ""
     if content == []:
         text = "empty array. Expected an array with minimum length 1, but got an empty array."
         raise ApiError("empty_array", f"Invalid '{param}': {text}", param)
@@ -99,16 +120,16 @@ def _content(i: int, role: str, message: Message) -> str:
     raise invalid_type(param, "a string or an array of content parts", content)
 
 
-def _part(param: str, part: Any) -> str:
+def _part(param: str, part: Any, role: str) -> str:
     if not isinstance(part, dict):
         raise invalid_type(param, "an object", part)
     kind = part.get("type")
     if kind is None:
         raise missing(f"{param}.type")
-    if kind != "text":
+    if kind != "text" and not (kind == "refusal" and role == "assistant"):
         reason = f"content parts of type {shown(kind)} are not supported, only 'text' is."
         raise ApiError("unsupported_value", f"Invalid '{param}': {reason}", param)
-    text = part.get("text")
+    text = part.get(kind)
     if not isinstance(text, str):
-        raise _absent_or_not_string(f"{param}.text", text)
+        raise _absent_or_not_string(f"{param}.{kind}", text)
     return text

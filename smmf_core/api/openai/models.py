@@ -5,7 +5,7 @@ Owns their fields; must not decide which models there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -26,12 +26,15 @@ class _Model(msgspec.Struct, gc=False):
     owned_by: str = "smmf"
 
 
-def render_models(entries: Iterable[ModelEntry]) -> bytes:
-    """The list: all models in the order given, then their aliases, then their adapters."""
+def render_models(entries: Iterable[ModelEntry], shown: Container[str] | None = None) -> bytes:
+    """The list: all models in the order given, then their aliases, then their adapters; of `shown`
+    ids, if they are given."""
     known = list(entries)
     data = [_model(entry, entry.name) for entry in known]
     data += [_model(entry, alias) for entry in known for alias in entry.aliases]
     data += [_model(e, f"{e.name}:{adapter}") for e in known for adapter in e.adapters]
+    if shown is not None:
+        data = [model for model in data if model.id in shown]
     return msgspec.json.encode({"object": "list", "data": data})
 
 

@@ -22,7 +22,6 @@ from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
 CHAT, COMPLETION = "chat", "completion"
-_COMPLETION_TOKENS = 16  # OpenAI's default of /v1/completions
 _BYTES_PER_TOKEN = 4  # for prompts that come as token ids
 _chat = msgspec.json.Decoder(ChatBody)
 _completion = msgspec.json.Decoder(CompletionBody)
@@ -45,6 +44,7 @@ class Parsed(msgspec.Struct, gc=False):
     priority: int
     keep_alive_s: float | None  # how long the model is to stay loaded after it
     user: str  # groups a client's requests; "" when it does not say
+    body: Request  # for dialects whose answers repeat what was asked
 
 
 def parse(dialect: str, body: bytes) -> Request:
@@ -94,6 +94,7 @@ def _finish_chat(body: ChatBody, defaults: dict[str, Any], draw_seed: Callable[[
         priority=body.priority or 0,
         echo=body.smmf_echo,
         parallel_tool_calls=body.parallel_tool_calls is not False,
+        may_be_cut=body.may_be_cut,
     )
     size = 0
     for message in body.messages:
@@ -105,7 +106,7 @@ def _finish_completion(
     body: CompletionBody, defaults: dict[str, Any], draw_seed: Callable[[], int]
 ) -> Parsed:
     prompts = _prompts(body.prompt)
-    sampling = build_sampling(body, defaults, body.logprobs, _COMPLETION_TOKENS, draw_seed)
+    sampling = build_sampling(body, defaults, body.logprobs, body.default_tokens, draw_seed)
     if sampling.max_tokens == 0 and not body.echo:
         text = "Invalid 'max_tokens': 0 is allowed only together with 'echo'."
         raise ApiError("integer_below_min_value", text, "max_tokens")
@@ -120,8 +121,10 @@ def _finish_completion(
         prompts=prompts,
         sampling=sampling,
         echo_prompt=body.echo is True,
+        response_format=body.response_format,
         priority=body.priority or 0,
         echo=body.smmf_echo,
+        may_be_cut=body.may_be_cut,
     )
     size = sum(len(p) if isinstance(p, str) else len(p) * _BYTES_PER_TOKEN for p in prompts)
     return _parsed(COMPLETION, body, submit, submit.n * len(prompts), size)
@@ -144,6 +147,7 @@ def _parsed(dialect: str, body: Request, submit: Submit, choices: int, size: int
         priority=submit.priority,
         keep_alive_s=keep_alive_seconds(body.keep_alive),
         user=body.user or body.safety_identifier or body.prompt_cache_key or "",
+        body=body,
     )
 
 

@@ -49,6 +49,7 @@ class _Dialect:
                 b"chat.completion.chunk",
                 b"chat.completion",
             )
+            self.tier = b'"service_tier":"default",'
             self.text, self.empty = b',"delta":{"content":%b},', b',"delta":{},'
             role = b',"delta":{"role":"assistant","content":"","refusal":null},'
             self.role = role + b'"logprobs":null,"finish_reason":null' + self.tail
@@ -60,7 +61,7 @@ class _Dialect:
                 b"text_completion",
             )
             self.text, self.empty = b',"text":%b,', b',"text":"",'
-            self.role = self.thought = b""
+            self.role = self.thought = self.tier = b""
         before, _, after = self.text.partition(b"%b")
         close = b'"logprobs":null,"finish_reason":'
         self.frame = Frame(
@@ -178,8 +179,9 @@ class Renderer:
     def response(self, result: Result, usage: Usage) -> bytes:
         """The whole answer as one JSON object."""
         choices = b",".join([self._choice(i, choice) for i, choice in enumerate(result.choices)])
-        return b'%b%b%b%b],"usage":%b}' % (
-            self._start, self._dialect.whole, self._rest, choices, _usage(usage),
+        return b'%b%b%b%b],%b"usage":%b}' % (
+            self._start, self._dialect.whole, self._rest, choices, self._dialect.tier,
+            _usage(usage),
         )  # fmt: skip
 
     # --- inside ---

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from smmf_core.api.openai.decode import check_nesting, shown
+from smmf_core.api.openai.decode import check_nesting, shown, unsupported
 from smmf_core.api.openai.messages import check_messages
 from smmf_core.api.openai.sampling import check_logit_bias
 from smmf_core.api.openai.schema import MAX_CHOICES, Body, ChatBody, CompletionBody
@@ -21,6 +21,10 @@ def check_common(body: Body) -> None:
     if body.stream_options is not None and not body.stream:
         text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise ApiError("invalid_value", text, "stream_options")
+    if body.use_beam_search:
+        raise unsupported("use_beam_search")
+    if body.skip_special_tokens is False:
+        raise unsupported("skip_special_tokens")
     if body.logit_bias:
         check_logit_bias(body.logit_bias)
     if body.smmf_echo:
@@ -62,6 +66,9 @@ def check_completion(body: CompletionBody) -> None:
     if body.best_of is not None and body.best_of != (body.n or 1):
         text = "Unsupported value: 'best_of' must equal 'n'."
         raise ApiError("unsupported_value", text, "best_of")
+    if body.response_format is not None:
+        check_nesting(body.response_format, "response_format")
+        body.response_format = check_response_format(body.response_format)
 
 
 def _check_tools(body: ChatBody) -> None:

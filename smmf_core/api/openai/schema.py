@@ -6,7 +6,7 @@ that join several fields. Every optional field accepts null, which means omitted
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,8 @@ Tokens = Annotated[list[TokenId], Meta(min_length=1)]
 Prompts = Annotated[list[str | TokenId | Tokens], Meta(min_length=1)]
 Messages = Annotated[list[dict[str, Any]], Meta(min_length=1)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
+NoList = Annotated[list[Any], Meta(max_length=0)]
+NoText = Annotated[str, Meta(max_length=0)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -37,8 +39,36 @@ class StreamOptions(msgspec.Struct, gc=False):
     continuous_usage_stats: bool | None = None
 
 
-class Body(msgspec.Struct, kw_only=True, gc=False):
+class Elsewhere(msgspec.Struct, kw_only=True, gc=False):
+    """What other servers do and this one does not: only values that change nothing are taken."""
+
+    guided_json: None = None  # vLLM's; response_format is for that
+    guided_regex: None = None
+    guided_choice: None = None
+    guided_grammar: None = None
+    structured_outputs: None = None
+    bad_words: NoList | None = None
+    allowed_token_ids: NoList | None = None
+    length_penalty: Annotated[float, Meta(ge=1, le=1)] | None = None
+    use_beam_search: bool | None = None  # false
+    skip_special_tokens: bool | None = None  # true
+    truncate_prompt_tokens: None = None
+    prompt_logprobs: None = None
+    prompt_embeds: None = None
+    chat_template: None = None
+    documents: NoList | None = None
+    grammar: NoText | None = None  # llama.cpp's
+    json_schema: None = None
+    typical_p: Annotated[float, Meta(ge=1, le=1)] | None = None
+    mirostat: Annotated[int, Meta(ge=0, le=0)] | None = None
+
+
+class Body(Elsewhere, kw_only=True, gc=False):
     """What both dialects share."""
+
+    refused: ClassVar[frozenset[str]] = frozenset(Elsewhere.__struct_fields__)
+
+    may_be_cut: ClassVar[bool] = False  # max_tokens beyond the context's end are no error
 
     model: Text
     stream: bool | None = None
@@ -93,11 +123,15 @@ class ChatBody(Body, kw_only=True, gc=False):
 class CompletionBody(Body, kw_only=True, gc=False):
     """`POST /v1/completions`"""
 
+    default_tokens: ClassVar[int | None] = 16  # OpenAI's
+
     prompt: str | Prompts
     logprobs: TopLogprobs | None = None  # OpenAI allows 5
     echo: bool | None = None
     best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     suffix: str | None = None
+    # extensions
+    response_format: dict[str, Any] | None = None  # vLLM's
 
 
 Request = ChatBody | CompletionBody

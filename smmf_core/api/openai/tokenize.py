@@ -102,7 +102,7 @@ def parse_detokenize(body: bytes, unique_id: str, created: int = 0) -> Wanted:
 
 
 def _check(request: TokenizeBody) -> None:
-    """1. One text. 2. Nothing that is not supported. 3. A chat's own rules."""
+    """1. One text. 2. Nothing that is not supported. 3. Tools. 4. A chat's own rules."""
     given = [name for name in _SOURCES if getattr(request, name) is not None]
     if not given:
         raise missing("prompt")
@@ -112,6 +112,8 @@ def _check(request: TokenizeBody) -> None:
     for name in _UNSUPPORTED:
         if getattr(request, name):
             raise ApiError("unsupported_parameter", f"Unsupported parameter: '{name}'.", name)
+    check_nesting(request.tools or [], "tools")
+    request.tools = check_tools(request.tools)
     if request.messages is not None:
         _check_chat(request, request.messages)
 
@@ -119,8 +121,6 @@ def _check(request: TokenizeBody) -> None:
 def _check_chat(request: TokenizeBody, messages: list[dict[str, Any]]) -> None:
     check_messages(messages)
     check_nesting(request.chat_template_kwargs or {}, "chat_template_kwargs")
-    check_nesting(request.tools or [], "tools")
-    request.tools = check_tools(request.tools)
     if not request.continue_final_message:
         return
     name = "continue_final_message"
