@@ -21,6 +21,7 @@ _GLM = ("chatglm", "glm", "glm4")
 _IM_END = ("<|im_end|>",)
 _DEEPSEEK_END = ("<\uff5cend\u2581of\u2581sentence\uff5c>",)
 _GLM_END = ("<|user|>", "<|observation|>", "<|endoftext|>")
+_QWEN3_NEXT = (*_QWEN3, "qwen3_next")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Family(BaseModelAdapter):
     """
 
     name: str = ""
-    template: str = ""  # in configs/templates, without ".jinja"
+    template: str = ""  # in configs/templates, without ".jinja"; "": all checkpoints bring one
     names: str = ""  # regular expression over the names in lower case, "-" for "_" and spaces
     types: tuple[str, ...] = ()  # none: any
     end: tuple[str, ...] = ()
@@ -51,6 +52,8 @@ class Family(BaseModelAdapter):
         return any(re.search(self.names, _plain(given)) for given in (name, file_name))
 
     def chat_template(self) -> str | None:
+        if not self.template:
+            return None
         return bundled(f"templates/{self.template}.jinja").read_text(encoding="utf-8")
 
     def stop_tokens(self) -> Sequence[str]:
@@ -106,6 +109,9 @@ FAMILIES = (
     # --- Qwen ---
     Family("qwq", "qwq", r"\bqwq", _QWEN2, _IM_END, tools="hermes", thoughts="deepseek_r1"),
     Family(
+        "qwen3-coder", "", "qwen-?3-coder", _QWEN3_NEXT, _IM_END, tools="qwen3_coder",
+    ),
+    Family(
         "qwen3", "qwen3", "", _QWEN3, _IM_END, tools="hermes", thoughts="qwen3"
     ),
     Family("qwen2.5", "qwen2.5", r"qwen-?2\.5", _QWEN2, _IM_END, tools="hermes"),
@@ -123,6 +129,9 @@ FAMILIES = (
     # --- GLM ---
     Family(
         "glm-z1", "glm-z1", "glm-(4-)?z1", _GLM, _GLM_END, tools="glm4", thoughts="deepseek_r1"
+    ),
+    Family(
+        "glm-4.5", "", "", ("glm4_moe", "glm4moe"), _GLM_END, tools="glm45", thoughts="qwen3"
     ),
     Family("glm-4", "glm-4", "glm-?4.*(chat|0414)|codegeex4", _GLM, _GLM_END, tools="glm4"),
     Family("chatglm3", "chatglm3", "chatglm-?3", _GLM, ("<|user|>", "<|observation|>", "</s>")),
@@ -145,6 +154,9 @@ FAMILIES = (
     ),
     Family("mixtral", "mistral", "mixtral.*instruct", ("mixtral",), ("</s>",)),
     Family("mistral", "mistral", "mistral.*instruct", _MISTRAL, ("</s>",)),
+    Family(
+        "llama-4", "", "", ("llama4",), ("<|eot|>", "<|eom|>"), tools="llama4_pythonic"
+    ),
     Family(
         "llama-3.1", "llama-3.1", r"llama-?3\.[123].*instruct", _LLAMA,
         ("<|eot_id|>", "<|eom_id|>"), tools="llama3_json",

@@ -23,7 +23,7 @@ from smmf_core.messages import (
 )
 from smmf_core.worker.contract import OWN, OpenFacts, RouterKey, Tally
 from smmf_core.worker.embed_batcher import EmbedBatcher, Place
-from smmf_core.worker.embed_prepare import Tokenize, read_texts
+from smmf_core.worker.embed_prepare import Tokenize, compares, queries_of, read_texts
 
 _U32 = 4
 
@@ -200,6 +200,8 @@ class EmbedCore:
     def _finish(self, request: OpenEmbed) -> None:
         submit, out, tokens = request.submit, self.out[request.router], request.tokens
         rows = _cut(request.rows, submit.dimensions)
+        if compares(submit, self.spec):
+            rows = _cosines(rows, len(queries_of(submit)))
         vectors = Vectors(rows.astype("<f4", copy=False).tobytes(), rows.shape[1], [])
         vectors.tokens = [len(text.ids) for text in request.texts]
         out.append((RESULT, submit.key, submit.attempt, 0, 0, encode(vectors)))
@@ -224,3 +226,11 @@ def _cut(rows: NDArray[np.float32] | None, dimensions: int | None) -> NDArray[np
     front = rows[:, :dimensions]
     norms = np.linalg.norm(front, axis=1, keepdims=True)
     return np.asarray(front / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
+
+
+def _cosines(rows: NDArray[np.float32], queries: int) -> NDArray[np.float32]:
+    """Of pairs: the queries come first, one for all texts or one for each."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    cosines = (units[:queries] * units[queries:]).sum(axis=1, keepdims=True)
+    return np.asarray(np.clip(cosines, -1, 1), np.float32)

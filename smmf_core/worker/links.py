@@ -33,6 +33,7 @@ class Links:
         self._core = core
         self._context = WorkerContext()
         self._links: dict[RouterKey, Link] = {}
+        self._steps = 0  # as the Routers know
 
     @property
     def attached(self) -> list[tuple[int, int, int, int]]:
@@ -89,9 +90,11 @@ class Links:
                 records.clear()
                 for request in failed:
                     self._core.drop(key, request)
-                writer.step(steps)
             elif writer.is_blocked:
                 writer.retry()
+            if steps != self._steps:  # steps that tell nothing are progress, too
+                writer.step(steps)
+        self._steps = steps
 
     def sleep(self, control_fd: int, timeout_s: float | None) -> None:
         """Until a Router or the Controller has something to say, or room in its full ring."""

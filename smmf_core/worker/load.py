@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from smmf_core.config import ModelConfig
-from smmf_core.engines.base import EmbedEngine, StepEngine, StreamEngine
+from smmf_core.engines.base import EmbedEngine, EmbedSpec, StepEngine, StreamEngine
 from smmf_core.engines.host_memory import is_out_of_memory
 from smmf_core.errors import CannotStart
 from smmf_core.lifecycle import OUT_OF_MEMORY
@@ -50,6 +50,7 @@ def load_engine(config: ModelConfig, control: WorkerControl) -> Engine:
     loading = engine.load(progress)
     if loading is not None:
         asyncio.run(loading)
+    check_task(engine, config)
     _load_adapters(engine, config, control)
     return engine
 
@@ -65,6 +66,14 @@ def why_not(config: ModelConfig, error: Exception) -> str:
     knobs = _SMALLER.get(backend)
     knob = f"{knobs}; or {_ANYWHERE}" if knobs else _ANYWHERE
     return f"{OUT_OF_MEMORY}: {text.rstrip('.')} (what helps: {knob})"
+
+
+def check_task(engine: Any, config: ModelConfig) -> None:
+    """Raises CannotStart for a backend that only generates."""
+    task = config.model.task
+    if task != "generate" and not isinstance(engine.spec, EmbedSpec):
+        text = f"The backend '{config.model.backend}' serves no models of task '{task}'"
+        raise CannotStart(f"{text}: 'transformers' and 'llama_cpp' do.")
 
 
 def _load_adapters(engine: Any, config: ModelConfig, control: WorkerControl) -> None:

@@ -101,7 +101,8 @@ def _check_token_ids(submit: Submit, vocab_size: int) -> None:
 
 
 def _check_length(prompt_tokens: int, submit: Submit, spec: EngineSpec, where: str) -> None:
-    context, wanted = spec.context_length, submit.sampling.max_tokens
+    context = spec.context_length
+    wanted = None if submit.may_be_cut else submit.sampling.max_tokens
     if prompt_tokens == 0:
         raise ApiError("invalid_value", f"'{where}' holds no tokens.", where)
     room = context - prompt_tokens

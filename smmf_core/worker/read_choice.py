@@ -142,7 +142,8 @@ class ReadChoice(ChoiceState):
             return
         for delta in deltas:
             if delta.id:
-                self._tool_calls.append(ToolCall(delta.id, delta.name, ""))
+                at = sum(map(len, self._parts))
+                self._tool_calls.append(ToolCall(delta.id, delta.name, "", at))
             self._tool_calls[-1].arguments += delta.arguments
 
     def _record(self, kind: int, ids: list[int], payload: bytes, out: list[Record]) -> None:

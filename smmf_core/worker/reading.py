@@ -48,10 +48,11 @@ class Reading:
         form = self._format_of(submit)
         calls = None
         if form:
-            names = [tool["function"]["name"] for tool in submit.tools or []]
+            functions = [tool["function"] for tool in submit.tools or []]
+            tools = {f["name"]: f.get("parameters") or {} for f in functions}
             is_one = is_named(submit.tool_choice) or not submit.parallel_tool_calls
             new_id = _ids(submit.request_id, choice)
-            calls = CallParser(FORMATS[form], names, 1 if is_one else None, new_id)
+            calls = CallParser(FORMATS[form], tools, 1 if is_one else None, new_id)
         thoughts = Thoughts(self._thoughts, in_thought) if self._thoughts else None
         return Chain(thoughts, calls)
 

@@ -45,6 +45,8 @@ def answer(
 
 
 def _tokenize(asked: Any, spec: Spec) -> Tokenized:
+    if not asked.text and asked.messages is None:  # nothing: asked only whether the model is there
+        return Tokenized(0, spec.context_length, b"[]", b"[]" if asked.with_strings else b"")
     tokenizer = _tokenizer(spec)
     text = asked.text if asked.messages is None else _render(asked, spec)
     ids = tokenizer.encode(text, asked.add_special)

@@ -19,6 +19,7 @@ import gguf
 from configs.demo.export.to_gguf import export, write_tokenizer
 from smmf_core.config import Model, ModelConfig
 from smmf_core.config.schema import Deployment, Optimization
+from smmf_core.engines.llama_cpp.api import Grammar
 from smmf_core.engines.llama_cpp.engine import create
 
 Tensors = dict[str, np.ndarray]
@@ -51,6 +52,20 @@ def open_llama(path: Path, slots: int = 8, **engine: Any) -> Any:
     opened = create(make_config(path, slots, **engine))
     opened.load(lambda done: None)
     return opened
+
+
+def accepts(engine: Any, grammar: str, text: str) -> bool:
+    """Whether the whole text follows the grammar, as llama.cpp sees it."""
+    model = engine._loaded.model
+    parser = Grammar(model, grammar)
+    try:
+        for token in model.tokenize(text, add_special=False):
+            if not parser.allows(token):
+                return False
+            parser.accept(token)
+        return parser.allows(1)  # the end
+    finally:
+        parser.close()
 
 
 def make_lora(folder: Path, target: Path, seed: int, rank: int = 4) -> Tensors:

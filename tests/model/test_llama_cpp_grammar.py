@@ -10,13 +10,12 @@ from typing import Any
 import jsonschema
 import pytest
 from driver import Run
-from gguf_models import make_gguf, open_llama
+from gguf_models import accepts, make_gguf, open_llama
 
 from configs.demo.export.to_gguf import export
 from smmf_core.config import bundled
 from smmf_core.engines.base import Sequence
 from smmf_core.engines.grammar.form import SCHEMA_PARAM
-from smmf_core.engines.llama_cpp.api import Grammar as LlamaGrammar
 from smmf_core.engines.llama_cpp.engine import LlamaCppEngine
 from smmf_core.engines.llama_cpp.gbnf import Grammar, SchemaError
 from smmf_core.engines.llama_cpp.gbnf_numbers import integer_range
@@ -68,20 +67,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCppEngine]:
     engine = open_llama(export(bundled("demo"), target, "f32"))
     yield engine
     engine.close()
-
-
-def accepts(engine: LlamaCppEngine, grammar: str, text: str) -> bool:
-    """Whether the whole text follows the grammar, as llama.cpp sees it."""
-    model = engine._loaded.model
-    parser = LlamaGrammar(model, grammar)
-    try:
-        for token in model.tokenize(text, add_special=False):
-            if not parser.allows(token):
-                return False
-            parser.accept(token)
-        return parser.allows(1)  # the end
-    finally:
-        parser.close()
 
 
 def grammar_of(schema: Any, strict: bool = False) -> str:
@@ -255,6 +240,16 @@ def test_keywords_that_are_not_followed_are_refused_when_strict() -> None:
         assert grammar_of(schema)
         with pytest.raises(SchemaError, match="is not supported"):
             grammar_of(schema, strict=True)
+
+
+def test_bounds_of_numbers_are_refused_when_strict() -> None:
+    """GBNF has no rule for them; those of integers, and that it is not negative, hold."""
+    Grammar().schema({"type": "number", "minimum": 0}, strict=True)
+    Grammar().schema({"type": "integer", "maximum": 5}, strict=True)
+    Grammar().schema({"type": "number", "maximum": 1.5})
+    for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+        with pytest.raises(SchemaError, match=f"'{keyword}' of a number"):
+            Grammar().schema({"type": "number", keyword: 1.5}, strict=True)
 
 
 def test_a_schema_that_is_nested_too_deeply() -> None:

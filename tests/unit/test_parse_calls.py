@@ -66,6 +66,8 @@ MARKUP = [
     '{"name": "add", "arguments": ', '{"name": "add", "parameters": {"a": 1}}', "add\n", "\n", " ",
     "<|python_tag|>", "<|action_start|>", "<|plugin|>", "<|action_end|>", "functools[", "[ARGS]",
     "<|tool_call|>", "<|/tool_call|>", "word", "add", "1", "true", "<\uff5ctool\u2581sep\uff5c>",
+    "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<function=add>", "</function>",
+    "<parameter=a>", "</parameter>", "[add(", "a=", ")", "'", "<|python_start|>", "<|python_end|>",
     "<\uff5ctool\u2581calls\u2581begin\uff5c>", "<\uff5ctool\u2581call\u2581begin\uff5c>", "\u6f22",
 ]  # fmt: skip
 texts = st.lists(st.one_of(st.sampled_from(MARKUP), st.text(max_size=3)), max_size=14).map("".join)

@@ -3,12 +3,14 @@ whole, say the same."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 from answers import ANSWERS, Answer
+from answers import TOOLS as SCHEMAS
 from test_worker_core import ROUTER, Rig, failure, kinds
 
 from smmf_core import messages as m
@@ -26,6 +28,10 @@ PARAMETERS = {
 TOOLS = [
     {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}},
     {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}},
+]
+TYPED = [
+    {"type": "function", "function": {"name": name, "parameters": schema}}
+    for name, schema in SCHEMAS.items()
 ]
 WEATHER = '{"city": "K\\u00f6ln", "n": 0}'
 ADD: Any = {"type": "function", "function": {"name": "add"}}
@@ -96,7 +102,7 @@ def both(said: str, engine: dict[str, Any], **fields: Any) -> Seen:
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_streams_and_whole_answers_agree(answer: Answer) -> None:
-    got = both(answer.text, {"tool_format": answer.form})
+    got = both(answer.text, {"tool_format": answer.form}, tools=TYPED)
     assert (got.content, got.reason) == (answer.content, m.TOOL_CALLS)
     assert [call[1:] for call in got.calls] == answer.calls
 
@@ -104,7 +110,7 @@ def test_streams_and_whole_answers_agree(answer: Answer) -> None:
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_thoughts_come_first(answer: Answer) -> None:
     engine = {"tool_format": answer.form, "reasoning_format": "deepseek_r1"}
-    got = both(f"<think>\n<tool_call> \u6f22\n</think>\n\n{answer.text}", engine)
+    got = both(f"<think>\n<tool_call> \u6f22\n</think>\n\n{answer.text}", engine, tools=TYPED)
     assert (got.content, got.reasoning) == (answer.content, "<tool_call> \u6f22")
     assert [call[1:] for call in got.calls] == answer.calls
     assert 0 < got.usage[3] < got.usage[1]
@@ -123,7 +129,9 @@ def test_an_answer_that_its_limit_cuts(form: str, limit: int) -> None:
 def test_the_echo_engine_calls_in_every_format(form: str) -> None:
     got = both("x", {"tool_format": form, "calls": 2}, echo=None)
     assert got.content == ""
-    assert [call[1:] for call in got.calls] == [("get_weather", WEATHER), ("add", "{}")]
+    assert [(call[1], json.loads(call[2])) for call in got.calls] == [
+        ("get_weather", json.loads(WEATHER)), ("add", {}),
+    ]  # fmt: skip
     assert all(re.fullmatch("call_[0-9A-Za-z]{24}", call[0]) for call in got.calls)
 
 

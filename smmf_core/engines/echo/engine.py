@@ -124,8 +124,8 @@ class _State:
         self.tokens = script or _WORD_IDS
         self.count = len(script) if script is not None else settings.tokens
         self.count = max(self.count, sequence.params.min_tokens, 1)
-        if sequence.params.ignore_eos:
-            self.count = sequence.max_new_tokens
+        if sequence.params.ignore_eos:  # it never ends: the length does
+            self.count = sequence.max_new_tokens + 1
         self.at = len(sequence.prompt) - sequence.prompt_len
         self.step_s = settings.step_ms / 1000
         self.due = _on_grid(now + settings.prefill_ms / 1000, self.step_s)

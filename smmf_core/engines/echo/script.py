@@ -106,6 +106,36 @@ def _phi(calls: Calls) -> str:
     return f"<|tool_call|>[{', '.join(_object(*call) for call in calls)}]<|/tool_call|>"
 
 
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _glm45(calls: Calls) -> str:
+    return "\n".join(f"<tool_call>{n}\n{_each(_GLM_ARGUMENT, a)}</tool_call>" for n, a in calls)
+
+
+def _qwen3_coder(calls: Calls) -> str:
+    begin, end = "<tool_call>\n<function=", "</function>\n</tool_call>"
+    return "\n".join(f"{begin}{n}>\n{_each(_QWEN_ARGUMENT, a)}{end}" for n, a in calls)
+
+
+def _pythonic(calls: Calls) -> str:
+    written = []
+    for name, arguments in calls:
+        pairs = [f"{key}={value!r}" for key, value in json.loads(arguments).items()]
+        written.append(f"{name}({', '.join(pairs)})")
+    return f"[{', '.join(written)}]"
+
+
+_GLM_ARGUMENT = "<arg_key>{}</arg_key>\n<arg_value>{}</arg_value>\n"
+_QWEN_ARGUMENT = "<parameter={}>\n{}\n</parameter>\n"
+
+
+def _each(form: str, arguments: str) -> str:
+    pairs = json.loads(arguments).items()
+    return "".join(form.format(key, _written(value)) for key, value in pairs)
+
+
 _WRITERS = {
     "hermes": _hermes,
     "llama3_json": _llama3,
@@ -114,4 +144,7 @@ _WRITERS = {
     "glm4": _glm4,
     "internlm": _internlm,
     "phi": _phi,
+    "glm45": _glm45,
+    "qwen3_coder": _qwen3_coder,
+    "llama4_pythonic": _pythonic,
 }

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from smmf_core.engines.grammar.keywords import Object, SchemaError
 from smmf_core.engines.grammar.schema import check_schema, prepared
+from smmf_core.engines.grammar.tool_arguments import Tags, python_rules, tagged_rules
 from smmf_core.errors import ApiError
 
 DEFAULT_FORMAT = "hermes"  # of models that name none: most templates in use
@@ -20,7 +21,7 @@ DEFAULT_FORMAT = "hermes"  # of models that name none: most templates in use
 _SPACING = {"whitespace_flexible": False, "key_separator": ": ?", "item_separator": ", ?"}
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """Texts around all calls, around each, and between two; None: only one. A text is a list of
     pieces: those that are special tokens of the model are that token. `{name}` is the name."""
 
@@ -29,6 +30,8 @@ class _Form(NamedTuple):
     after: list[str]
     after_all: list[str]
     between: str | None
+    tags: Tags | None = None  # around each argument; None: they are one JSON object
+    is_python: bool = False  # arguments as Python has them
 
 
 def _json_call(arguments: str) -> str:
@@ -40,40 +43,57 @@ def _deepseek(words: str) -> str:
     return "<\uff5c" + words.replace(" ", "\u2581") + "\uff5c>"
 
 
-_FORMS = {
-    "hermes": _Form(
+FORMS = {
+    "hermes": Form(
         [],
         ["<tool_call>", "\n" + _json_call("arguments")],
         ["}\n", "</tool_call>"],
         [],
         "\n",
     ),
-    "llama3_json": _Form([], [_json_call("parameters")], ["}"], [], None),
-    "mistral": _Form(["[TOOL_CALLS]", "["], [_json_call("arguments")], ["}"], ["]"], ", "),
-    "deepseek_v3": _Form(
+    "llama3_json": Form([], [_json_call("parameters")], ["}"], [], None),
+    "mistral": Form(["[TOOL_CALLS]", "["], [_json_call("arguments")], ["}"], ["]"], ", "),
+    "deepseek_v3": Form(
         [_deepseek("tool calls begin")],
         [_deepseek("tool call begin"), "function", _deepseek("tool sep"), "{name}\n```json\n"],
         ["\n```", _deepseek("tool call end")],
         [_deepseek("tool calls end")],
         "\n",
     ),
-    "glm4": _Form([], ["{name}\n"], [], [], None),
-    "internlm": _Form(
+    "glm4": Form([], ["{name}\n"], [], [], None),
+    "internlm": Form(
         [],
         ["<|action_start|>", "<|plugin|>", "\n" + _json_call("parameters")],
         ["}", "<|action_end|>"],
         [],
         None,
     ),
-    "phi": _Form(
+    "phi": Form(
         ["<|tool_call|>", "["],
         [_json_call("arguments")],
         ["}"],
         ["]", "<|/tool_call|>"],
         ", ",
     ),
+    "glm45": Form(
+        [],
+        ["<tool_call>", "{name}\n"],
+        ["</tool_call>"],
+        [],
+        "\n",
+        Tags(["<arg_key>"], ["</arg_key>", "\n", "<arg_value>"], "</arg_value>", ["\n"], ""),
+    ),
+    "qwen3_coder": Form(
+        [],
+        ["<tool_call>", "\n<function={name}>\n"],
+        ["</function>\n", "</tool_call>"],
+        [],
+        "\n",
+        Tags(["<parameter="], [">\n"], "</parameter>", ["\n"], "\n"),
+    ),
+    "llama4_pythonic": Form(["["], ["{name}("], [")"], ["]"], ", ", is_python=True),
 }  # fmt: skip
-FORMATS = tuple(_FORMS)
+FORMATS = tuple(FORMS)
 
 SpecialId = Callable[[str], int | None]
 
@@ -110,7 +130,7 @@ def call_rules(
     is_parallel: bool = True,
 ) -> str:
     """The rule `calls`, with those that it needs. Raises ApiError."""
-    form = _FORMS.get(tool_format or DEFAULT_FORMAT)
+    form = FORMS.get(tool_format or DEFAULT_FORMAT)
     if form is None:
         text = f"Calls in the format {tool_format!r} cannot be forced: use tool_choice 'auto'."
         raise ApiError("unsupported_value", text, "tool_choice")
@@ -122,9 +142,10 @@ def call_rules(
     names: list[str] = []
     for number, function in _allowed(tools, choice):
         before = [piece.replace("{name}", function["name"]) for piece in form.before]
-        arguments = _arguments(function, f"tools[{number}].function.parameters")
-        names.append(f"call_{number}")
-        rules.append(f"call_{number}: {written(before)} {arguments} {written(form.after)}")
+        own = f"call_{number}"
+        arguments, *below = _arguments(form, function, number, special_id)
+        names.append(own)
+        rules += [f"{own}: {written(before)} {arguments} {written(form.after)}", *below]
     is_one = isinstance(choice, dict) and "function" in choice
     more = "" if is_one or not is_parallel or form.between is None else _more(form.between)
     around = written(form.before_all), written(form.after_all)
@@ -148,17 +169,33 @@ def _more(between: str) -> str:
     return f"({terminal(between)} call)*"
 
 
-def _arguments(function: Object, param: str) -> str:
-    """Where a tool is not `strict`, keywords that are not supported do not count (OpenAI's rule);
+def _arguments(form: Form, function: Object, number: int, special_id: SpecialId) -> list[str]:
+    """The arguments as part of a rule, then the rules that they need.
+
+    Where a tool is not `strict`, keywords that are not supported do not count (OpenAI's rule);
     limits hold for all."""
     schema = {"type": "object", **(function.get("parameters") or {})}
     strict = bool(function.get("strict"))
+
+    def json_of(part: Any) -> str:
+        return json_rule(part, lenient=not strict)
+
+    def written(piece: str) -> str:
+        return terminal(piece, special_id(piece))
+
+    rule = f"arguments_{number}"
     try:
         check_schema(schema, strict, limits_only=not strict)
+        if form.tags is not None:
+            is_token = special_id(form.tags.close) is not None
+            return [rule, *tagged_rules(rule, schema, form.tags, written, json_of, is_token)]
+        if form.is_python:
+            return [rule, *python_rules(rule, schema, written, json_of)]
     except SchemaError as error:
         text = f"Invalid schema for function '{function['name']}': {error}"
+        param = f"tools[{number}].function.parameters"
         raise ApiError("invalid_value", text, param) from None
-    return json_rule(schema, lenient=not strict)
+    return [json_of(schema)]
 
 
 def _allowed(tools: list[Object], choice: Any) -> list[tuple[int, Object]]:

@@ -289,8 +289,11 @@ class _Schema:
         return least, most
 
     def _number(self, kind: str, schema: dict[str, Any]) -> str:
-        """Bounds hold for integers; of a number's bounds only that it is not negative."""
+        """Bounds hold for integers; of a number's bounds only that it is not negative. Others are
+        refused where they must hold."""
         grammar = self._grammar
+        if kind == "number" and self._strict:
+            _refuse_bounds(schema)
         lows, highs = _limits(schema)
         if kind == "number":
             if max(lows, default=-1) < 0:
@@ -304,10 +307,18 @@ class _Schema:
             raise SchemaError(str(error)) from None
 
 
+def _refuse_bounds(schema: dict[str, Any]) -> None:
+    """Of a number, but for `minimum: 0`."""
+    for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+        if keyword in schema and (keyword, schema[keyword]) != ("minimum", 0):
+            text = f"'{keyword}' of a number is not supported by this model's engine, but 0 as"
+            raise SchemaError(f"{text} 'minimum'; those of integers are.")
+
+
 def _refuse(schema: dict[str, Any]) -> None:
     found = [keyword for keyword in _REFUSED if schema.get(keyword) not in (None, False)]
     if found:
-        raise SchemaError(f"The keyword '{found[0]}' is not supported with \"strict\": true.")
+        raise SchemaError(f"The keyword '{found[0]}' is not supported by this model's engine.")
 
 
 def _implied(schema: dict[str, Any]) -> str | None:

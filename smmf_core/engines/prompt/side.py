@@ -19,6 +19,9 @@ from smmf_core.worker.parse import FORMATS, MARKS
 
 NO_FORMAT = "none"  # as `[engine]` says it
 _TOOL_MARKS = (
+    ("<arg_key>", "glm45"),
+    ("<parameter=", "qwen3_coder"),
+    ("[func_name1(", "llama4_pythonic"),
     ("<tool_call>\\n{", "hermes"),
     ('<tool_call>{"name"', "hermes"),
     ("[TOOL_CALLS]", "mistral"),

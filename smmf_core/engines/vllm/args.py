@@ -16,6 +16,7 @@ from typing import Any
 
 from smmf_core.config import ModelConfig
 from smmf_core.engines.prompt.text import read_json
+from smmf_core.engines.vllm.form import grammar_arguments
 
 # of `[engine]`; all others are vLLM's
 OWN_KEYS = ("adapters", "chat_template", "in_process", "reasoning_format", "tool_format")
@@ -100,7 +101,7 @@ def engine_arguments(config: ModelConfig, is_cpu: bool, memory_bytes: int) -> di
     arguments |= _lora_arguments(config.engine.get("adapters") or {})
     if is_cpu:
         arguments |= _cpu_arguments(own, memory_bytes)
-    return {**arguments, **own}
+    return {**arguments, **own, **grammar_arguments(own)}
 
 
 def model_folder(config: ModelConfig) -> Path:

@@ -35,8 +35,8 @@ def sampling_params(sequence: Sequence, stop_ids: Iterable[int], tool_format: st
         max_tokens=most,
         min_tokens=min(most, max(0, params.min_tokens - emitted)),
         temperature=params.temperature,
-        top_p=params.top_p,
-        top_k=params.top_k,
+        top_p=params.top_p or 1.0,
+        top_k=params.top_k if params.top_p else 1,  # 0 is the best token; vLLM refuses it
         min_p=params.min_p,
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,

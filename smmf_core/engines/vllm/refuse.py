@@ -6,8 +6,8 @@ Must not import vLLM.
 from __future__ import annotations
 
 from smmf_core.engines.base import EngineDead, EngineSpec, Sequence, Tokenizer
-from smmf_core.engines.grammar.form import param_of
 from smmf_core.engines.vllm.args import reason
+from smmf_core.engines.vllm.form import refused
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling
 
@@ -21,9 +21,12 @@ def refusal(error: Exception, sequence: Sequence) -> Exception:
     if not isinstance(error, ValueError) and not hasattr(error, "parameter"):
         return error
     param = getattr(error, "parameter", None)
-    if param is None and sequence.submit.response_format is not None:
-        param = param_of(sequence.submit.response_format)  # what vLLM's grammars say names nothing
-    return ApiError("invalid_value", _sentence(error), param)
+    text = _sentence(error)
+    if param is None and "rammar" in text:  # what it says of grammars names nothing
+        found = refused(sequence.submit, text)
+        if found is not None:
+            return found
+    return ApiError("invalid_value", text, param)
 
 
 def failure(finish: str, has_tokens: bool, nans: int = 0) -> Exception | None:

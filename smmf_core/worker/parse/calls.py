@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterable
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from smmf_core.messages import ToolDelta
 from smmf_core.worker.parse.json_scan import JsonScanner
@@ -18,6 +18,7 @@ from smmf_core.worker.parse.thoughts import overlap
 
 T = TypeVar("T")
 Wait = Generator[None, None, T]
+Object = dict[str, Any]
 _MEMBER = r'"(?:arguments|parameters)"'
 _HEAD = re.compile(rf'\{{\s*"name"\s*:\s*"([^"\\\x00-\x1f]+)"\s*,\s*{_MEMBER}\s*:\s*(?=\{{)')
 _HEAD_PARTS = (
@@ -68,18 +69,24 @@ class CallParser:
     """
 
     def __init__(
-        self, form: Format, names: list[str], most: int | None, new_id: Callable[[int], str]
+        self,
+        form: Format,
+        tools: Mapping[str, Object],
+        most: int | None,
+        new_id: Callable[[int], str],
     ) -> None:
+        """`tools`: the schema of each one's parameters, by its name."""
+        names = list(tools)
         self._form = form
-        self._names = frozenset(names)
+        self._tools = tools
         self._anywhere, self._at_lines = form.openers(names)
         self._most = most
         self._new_id = new_id
         self._text = ""
         self.at = 0
         self._is_line_start = True
-        self._is_final = False
-        self._is_cut = False
+        self.is_final = False  # no more text comes
+        self.is_cut = False  # the answer's token limit ended it
         self._was_call = False
         self._has_content = False
         self._out: list[str | ToolDelta] = []
@@ -99,8 +106,8 @@ class CallParser:
     def finish(self, is_cut: bool) -> list[str | ToolDelta]:
         """At the end of the answer. Of one that its token limit cut, the beginning of a call is
         not given as content; of one that ended by itself, it is."""
-        self._is_final = True
-        self._is_cut = is_cut
+        self.is_final = True
+        self.is_cut = is_cut
         if not self.is_full:
             next(self._run, None)
         out, self._out = self._out, []
@@ -114,13 +121,33 @@ class CallParser:
         return self._text[self.at : self.at + 1]
 
     def knows(self, name: str) -> bool:
-        return name in self._names
+        return name in self._tools
+
+    def parameters(self, name: str) -> Object:
+        return self._tools.get(name) or {}
+
+    @property
+    def rest(self) -> str:
+        """The text that is at hand."""
+        return self._text[self.at :]
+
+    def skip(self, characters: int) -> None:
+        """Step over text that is never looked at again."""
+        self._text, self.at = self._text[self.at + characters :], 0
+
+    def until(self, mark: str) -> Wait[str]:
+        """What is before the next `mark`, and step over both; "" where that is nothing or long."""
+        while (end := self._text.find(mark, self.at)) < 0:
+            if self.is_final or len(self._text) - self.at > _MAX_NAME:
+                return ""
+            yield
+        return self._take(end, end + len(mark))
 
     def literal(self, word: str) -> Wait[bool]:
         """Step over `word`, if it comes."""
         while not self._text.startswith(word, self.at):
             rest = self._text[self.at : self.at + len(word)]
-            if self._is_final or not word.startswith(rest):
+            if self.is_final or not word.startswith(rest):
                 return False
             yield
         self.at += len(word)
@@ -139,25 +166,34 @@ class CallParser:
         while True:
             while self.next_mark.isspace():
                 self.at += 1
-            if self.next_mark or self._is_final:
+            if self.next_mark or self.is_final:
                 return
             yield
 
     def name(self) -> Wait[str]:
         """The next word; "" where none ends."""
         while (end := _NAME_END.search(self._text, self.at)) is None:
-            if self._is_final or len(self._text) - self.at > _MAX_NAME:
+            if self.is_final or len(self._text) - self.at > _MAX_NAME:
                 return ""
             yield
-        found = self._text[self.at : end.start()]
-        self.at = end.start()
-        return found
+        return self._take(end.start(), end.start())
 
     def begin(self, name: str) -> None:
         index, self.count = self.count, self.count + 1
         self._was_call = True
         self.holds = False
         self._out.append(ToolDelta(index, self._new_id(index), name, ""))
+
+    def give(self, arguments: str) -> None:
+        """The next piece of the call's arguments."""
+        if arguments:
+            self._out.append(ToolDelta(self.count - 1, "", "", arguments))
+
+    def ended(self) -> Wait[None]:
+        """A call is whole. After the last that is wanted nobody asks for more."""
+        self.is_full = self.count == self._most
+        if self.is_full:
+            yield
 
     def arguments(self) -> Wait[bool]:
         """Give the object that begins here as the call's arguments. False: it is broken; what
@@ -166,15 +202,15 @@ class CallParser:
         while True:
             out, self.at = scanner.take(self._text, self.at)
             if out:
-                self._give(out)
+                self.give(out)
             self._text, self.at = self._text[self.at :], 0
             if scanner.is_done:
-                yield from self._ended()
+                yield from self.ended()
                 return True
             if scanner.is_bad:
                 return False
-            if self._is_final:
-                self._give(self._text)
+            if self.is_final:
+                self.give(self._text)
                 self.at = len(self._text)
                 return False
             yield
@@ -190,11 +226,11 @@ class CallParser:
             if head := _HEAD.match(self._text, start):
                 break
             is_lost = must_know and not _may_be_head(self._text, start)
-            if scanner.is_done or scanner.is_bad or self._is_final or is_lost:
+            if scanner.is_done or scanner.is_bad or self.is_final or is_lost:
                 if not scanner.is_done or must_know or not self._whole("".join(parts)):
                     return False
                 self.at = at
-                yield from self._ended()
+                yield from self.ended()
                 return True
             yield
         name = head.group(1)
@@ -220,9 +256,13 @@ class CallParser:
 
     # --- inside ---
 
-    def _give(self, arguments: str) -> None:
-        if arguments:
-            self._out.append(ToolDelta(self.count - 1, "", "", arguments))
+    def _take(self, end: int, behind: int) -> str:
+        """A name up to `end`, and go on `behind` it; "" for a long one, however it came."""
+        if end - self.at > _MAX_NAME:
+            return ""
+        found = self._text[self.at : end]
+        self.at = behind
+        return found
 
     def _whole(self, text: str) -> bool:
         """A call whose members come in another order: at its end."""
@@ -238,14 +278,8 @@ class CallParser:
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             return False
         self.begin(name)
-        self._give(written)
+        self.give(written)
         return True
-
-    def _ended(self) -> Wait[None]:
-        """A call is whole. After the last that is wanted nobody asks for more."""
-        self.is_full = self.count == self._most
-        if self.is_full:
-            yield
 
     def _close_object(self) -> Wait[None]:
         """Step over what an object has behind its arguments; over nothing when that is broken."""
@@ -254,7 +288,7 @@ class CallParser:
             _, at = scanner.take(self._text, at)
             if scanner.is_done:
                 self.at = at
-            if scanner.is_done or scanner.is_bad or self._is_final:
+            if scanner.is_done or scanner.is_bad or self.is_final:
                 return
             yield
 
@@ -266,7 +300,7 @@ class CallParser:
             self.holds = True
             is_call = yield from self._form.calls(self, opener.text)
             is_markup = is_call or opener.text in self._anywhere
-            if self._is_final and self._is_cut and is_markup:
+            if self.is_final and self.is_cut and is_markup:
                 return
             if is_call:
                 self._is_line_start = True
@@ -282,14 +316,14 @@ class CallParser:
             end = len(self._text)
             if opener is not None:
                 end = len(self._text[: opener.at].rstrip())
-            elif not self._is_final:
+            elif not self.is_final:
                 end = len(self._text[: end - self._held()].rstrip())
             elif self._was_call and self._text.isspace():
                 end = 0
             self._say(self._text[:end])
             self.at = end
             self.holds = end < len(self._text)
-            if opener is not None or self._is_final:
+            if opener is not None or self.is_final:
                 return opener
             yield
 

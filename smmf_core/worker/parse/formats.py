@@ -1,12 +1,14 @@
-"""How the families of models write calls of tools: one class per form.
+"""How the families of models write calls of tools: one class per form, all forms by name.
 
-Owns the markup, as the families' chat templates have it. Must not decide what becomes of text that
-is no call.
+Owns the markup of those whose arguments are JSON, as the families' chat templates have it. Must
+not decide what becomes of text that is no call.
 """
 
 from __future__ import annotations
 
 from smmf_core.worker.parse.calls import CallParser, Format, Wait
+from smmf_core.worker.parse.pythonic import Pythonic
+from smmf_core.worker.parse.tagged import Glm45, Qwen3Coder
 
 
 def _deepseek(words: str) -> str:
@@ -172,6 +174,9 @@ FORMATS: dict[str, Format] = {
     "glm4": Glm4(),
     "internlm": InternLm(),
     "phi": Phi(),
+    "glm45": Glm45(),
+    "qwen3_coder": Qwen3Coder(),
+    "llama4_pythonic": Pythonic(),
 }
 SPECIAL: dict[str, tuple[str, ...]] = {
     "llama3_json": ("<|python_tag|>",),
@@ -183,5 +188,10 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "internlm": ("<|action_start|>", "<|plugin|>", "<|action_end|>"),
     "phi": ("<|tool_call|>", "<|/tool_call|>"),
     "hermes": ("<tool_call>", "</tool_call>"),
-}
+    "glm45": (
+        "<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>",
+    ),
+    "qwen3_coder": ("<tool_call>", "</tool_call>"),
+    "llama4_pythonic": ("<|python_start|>", "<|python_end|>"),
+}  # fmt: skip
 """Marks that may be special tokens of a model, which have no text elsewhere."""
