@@ -51,6 +51,7 @@ class WorkerEntry(Message):
 class Welcome(Message):
     """Controller -> child, the answer to Hello: what to be.
 
+    For a Router with [its listening socket, that of the client library's TCP port if there is one].
     A Router's spec is the ServerConfig as msgpack, a Worker's its ModelConfig.
     """
 
@@ -91,6 +92,14 @@ class Keys(Message):
     version: int
     entries: list[KeyEntry]
     required: bool  # False: there is no key, and anyone may ask
+    unknown: str = ""  # why there may be other keys, too: 503 for who comes with none of these
+
+
+class ReadCertificate(Message):
+    """Controller -> Router: TLS is to go on with what is in these files now."""
+
+    cert: str
+    key: str
 
 
 class Attach(Message):
@@ -158,7 +167,7 @@ class Hello(Message):
     """Child -> Controller: first words, also after a reconnect.
 
     `attached`: (worker, incarnation, router, epoch) of every living ring. A Router sends its
-    listening socket along (SCM_RIGHTS), so that a new Controller can hold it.
+    listening sockets along (SCM_RIGHTS), so that a new Controller can hold them.
     """
 
     protocol: int
@@ -225,6 +234,7 @@ class ModelLoad(msgspec.Struct, array_like=True, gc=False):
     accepted: int  # since the Router's start
     oldest_wait_s: float = 0.0  # how long the oldest of the waiting has waited
     keep_alive_s: float | None = None  # as the newest request that gave one has it; -1: for ever
+    words: int = 0  # how many requests gave one: a new one is news, be it the same
 
 
 class LoadWanted(Message):
@@ -269,6 +279,7 @@ ToChild = (
     Welcome
     | Registry
     | Keys
+    | ReadCertificate
     | Attach
     | Detach
     | Adapters

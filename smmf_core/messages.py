@@ -53,6 +53,13 @@ class Sampling(msgspec.Struct, array_like=True, gc=False):
     is_seeded: bool = False  # the client gave the seed: equal requests must have equal answers
 
 
+class Image(msgspec.Struct, array_like=True, gc=False):
+    """A picture of a chat, as it came: not looked into."""
+
+    data: bytes
+    param: str  # where the client's request has it
+
+
 class Submit(Message):
     """One request for one Worker. `key` is unique in its Router, `attempt` counts re-placements."""
 
@@ -77,6 +84,8 @@ class Submit(Message):
     emitted_ids: list[list[int]] | None = None  # per choice: tokens already sent by a lost Worker
     adapter: str = ""  # LoRA adapter: the model was asked for as `base:adapter`
     parallel_tool_calls: bool = True  # False: one call at most
+    may_be_cut: bool = False  # max_tokens beyond the context's end are no error
+    images: list[Image] = []  # of the parts {"type": "image"} in `messages`, in their order
 
 
 class Embed(Message):
@@ -115,6 +124,7 @@ class Tokenize(Message):
     template_args: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     priority: int = 0
+    images: list[Image] = []  # as a Submit's
 
 
 class Detokenize(Message):
@@ -182,6 +192,7 @@ class ToolCall(msgspec.Struct, array_like=True, gc=False):
     id: str
     name: str
     arguments: str  # JSON
+    at: int = 0  # characters of the choice's text that come before it
 
 
 class Choice(msgspec.Struct, array_like=True, gc=False):

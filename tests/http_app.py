@@ -42,6 +42,9 @@ class MemoryTransport:
         self.sent += data
         self.writes += 1
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.eof_sent = True
 
@@ -79,6 +82,9 @@ class App:
             raise ValueError("a bug")
         if not self.waits:
             answer(request)
+
+    def lines(self, request: Request) -> bytes:
+        return b""
 
     def on_disconnect(self, request: Request) -> None:
         self.gone.append(request)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -48,10 +49,12 @@ class Server:
         self.flags = flags
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "serve.log"
+        self.trust: ssl.SSLContext | None = None  # set where it serves HTTPS
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        scheme = "http" if self.trust is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}/v1"
 
     @property
     def admin_url(self) -> str:
@@ -119,7 +122,7 @@ class Server:
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = self._connection()
         try:
             data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
             sent = {"Content-Type": "application/json", **(headers or {})}
@@ -129,6 +132,13 @@ class Server:
             return response.status, names, response.read()
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.trust is not None:
+            return http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=60, context=self.trust
+            )
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
         return self.request("GET", path)

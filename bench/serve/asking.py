@@ -36,7 +36,9 @@ def chat(contestant: Contestant, tokens: int, stream: bool, **fields: Any) -> by
 
 
 def closed(contestant: Contestant, request: bytes, stream: bool, clients: int, total: int) -> Plan:
-    return Plan(contestant.url + CHAT, request, stream, clients=clients, total=total)
+    return Plan(
+        contestant.url + CHAT, request, stream, clients=clients, total=total, trust=contestant.trust
+    )
 
 
 def measure(contestant: Contestant, plan: Plan) -> tuple[float, list[Outcome], float]:

@@ -1,8 +1,9 @@
 """The client library's lane against the HTTP endpoint: CPU of the server and of the client.
 
-The same closed loop of tasks in this process asks the same server: through `smmf_core.client`, and
-through the official OpenAI client. The server's cost with HTTP is also taken with the raw load
-generator, whose requests have none of that client's headers.
+The same closed loop of tasks in this process asks the same server: through `smmf_core.client`, on
+this machine's socket and over TCP with CURVE, and through the official OpenAI client. The server's
+cost with HTTP is also taken with the raw load generator, whose requests have none of that client's
+headers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from openai import AsyncOpenAI
 from bench.serve.asking import MESSAGES, chat, closed, echo, errors, measure
 from bench.serve.contestants import Smmf
 from smmf_core.client import AsyncClient
+from smmf_core.loadgen.local import free_port
 
 Ask = Callable[[], Awaitable[int]]
 _CLIENTS = 16
@@ -27,7 +29,8 @@ def client_lane() -> dict[str, Any]:
     figures: dict[str, Any] = {"clients": _CLIENTS}
     plans = {"request": (16, 4000, False, 0), "token": (128, 160, True, 5)}
     for unit, (tokens, requests, stream, step_ms) in plans.items():
-        server = Smmf({"echo": echo(tokens=tokens, step_ms=step_ms)})
+        settings = f"[server]\nzmq_port = {free_port()}\n"
+        server = Smmf({"echo": echo(tokens=tokens, step_ms=step_ms)}, config=settings)
         try:
             measured = asyncio.run(_compare(server, tokens, requests, stream))
             measured["http_server_us"] = _http(server, tokens, requests, stream)
@@ -51,15 +54,17 @@ def _http(server: Smmf, tokens: int, requests: int, stream: bool) -> float:
 
 
 async def _compare(server: Smmf, tokens: int, requests: int, stream: bool) -> dict[str, float]:
-    address = f"ipc://{server.folder}/smmf/default"
+    near, far = f"ipc://{server.folder}/smmf/default", server.client_address
     units = requests * tokens if stream else requests
     figures: dict[str, float] = {}
     async with (
-        AsyncClient(address) as fast,
+        AsyncClient(near) as fast,
+        AsyncClient(far) as encrypted,
         AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as openai,
     ):
         for name, ask in (
             ("lane", _lane(fast, stream)),
+            ("tcp_lane", _lane(encrypted, stream)),
             ("openai", _openai(openai, stream)),
         ):
             await _closed(ask, requests // 10, tokens)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import struct
 import subprocess
 import sys
@@ -24,7 +25,9 @@ _START_S = 60.0
 
 
 class Contestant:
-    """A server under test. `pids` are all its processes."""
+    """A server under test. `pids` are all its processes. `trust`: it serves HTTPS."""
+
+    trust: ssl.SSLContext | None = None
 
     def __init__(self, command: list[str], port: int, environment: dict[str, str]) -> None:
         self.port = port
@@ -39,7 +42,7 @@ class Contestant:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.trust is None else 'https'}://127.0.0.1:{self.port}"
 
     @property
     def pids(self) -> list[int]:
@@ -69,25 +72,43 @@ class Contestant:
 class Smmf(Contestant):
     """`smmf serve` on the given model files, in a run directory of its own."""
 
-    def __init__(self, models: dict[str, str], *flags: str, start_s: float = _START_S) -> None:
+    def __init__(
+        self,
+        models: dict[str, str],
+        *flags: str,
+        start_s: float = _START_S,
+        trust: ssl.SSLContext | None = None,
+        config: str = "",
+    ) -> None:
+        """`config`: of smmf.toml."""
+        self.trust = trust
         self.folder = Path(tempfile.mkdtemp(prefix="smmf-bench-"))
         targets = []
         for name, text in models.items():
             path = self.folder / f"local-{name}.toml"
             path.write_text(text)
             targets.append(str(path))
+        if config:
+            (self.folder / "smmf.toml").write_text(config)
+            flags = (*flags, "--config", str(self.folder / "smmf.toml"))
         port, self.admin_port = free_port(), free_port()
         ports = ["--port", str(port), "--admin-port", str(self.admin_port)]
         command = [sys.executable, "-m", "smmf_core.cli.main", "serve", *targets, *ports, *flags]
         folders = dict.fromkeys(("XDG_RUNTIME_DIR", "XDG_STATE_HOME"), str(self.folder))
         super().__init__(command, port, folders)
-        self.wait(lambda: get(self.url, "/ready")[0] == 200, start_s)
+        self.wait(lambda: get(self.url, "/ready", trust)[0] == 200, start_s)
         self.processes()  # answers once the admin API has been imported: a cost of the start
 
     def processes(self) -> list[dict[str, Any]]:
         url = f"http://127.0.0.1:{self.admin_port}"
         rows: list[dict[str, Any]] = json.loads(get(url, "/admin/v1/instances?all=1")[1])
         return rows
+
+    @property
+    def client_address(self) -> str:
+        """Of the client library's TCP port."""
+        url = f"http://127.0.0.1:{self.admin_port}"
+        return str(json.loads(get(url, "/admin/v1/health")[1])["client_address"])
 
     def stop(self) -> None:
         super().stop()
@@ -123,9 +144,12 @@ class FastApi(Contestant):
         self.wait(lambda: _listens(port))
 
 
-def get(url: str, path: str) -> tuple[int, bytes]:
+def get(url: str, path: str, trust: ssl.SSLContext | None = None) -> tuple[int, bytes]:
     """Status and body; status 0 while nobody listens."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    place = url.partition("://")[2]
+    connection = http.client.HTTPConnection(place, timeout=10)
+    if trust is not None:
+        connection = http.client.HTTPSConnection(place, timeout=10, context=trust)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -16,6 +16,7 @@ from typing import Any
 from bench.serve.asking import CHAT, MESSAGES, chat, closed, echo, errors, measure
 from bench.serve.client_lane import client_lane
 from bench.serve.contestants import Contestant, FastApi, SendLoop, Smmf, get
+from bench.serve.tls import tls
 from bench.serve.waiting import growth_waiting
 from smmf_core.loadgen import procfs
 from smmf_core.loadgen.exchange import request_bytes
@@ -275,6 +276,6 @@ SCENARIOS: dict[str, Callable[[], Figures]] = {
     scenario.__name__: scenario
     for scenario in (
         stream_flat, stream_paced_64, stream_paced_8, unary, first_token, streams_2000,
-        idle_10000, start, memory, growth_models, growth_waiting, client_lane,
+        idle_10000, start, memory, growth_models, growth_waiting, client_lane, tls,
     )
 }  # fmt: skip

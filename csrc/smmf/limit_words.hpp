@@ -1,11 +1,12 @@
 // Every byte of the table of limits, and what its words mean (limits.hpp says how they change).
 //
-// A file: a header, then rows. A row is four words in a cache line, then a word for each Router:
+// A file: a header, then rows. A row is four words in a cache line, then two words for each Router:
 //
 //   requests, tokens   (second in which the window began << 32) | count
-//   month              (month << 48) | tokens
+//   month              (month << 48) | tokens, those that open requests have reserved among them
 //   open               a Change: the last one to the number of open requests, and that number
 //   shares[router]     (changes that it made << 32) | its open requests
+//   reserved[router]   (month << 48) | tokens that its open requests have reserved of that month
 #ifndef SMMF_LIMIT_WORDS_HPP_
 #define SMMF_LIMIT_WORDS_HPP_
 
@@ -17,7 +18,7 @@
 namespace smmf {
 
 constexpr uint64_t kLimitsMagic = 0x3154494d494c4d53ull;  // "SMLIMIT1", little-endian
-constexpr uint32_t kLimitsVersion = 1;
+constexpr uint32_t kLimitsVersion = 2;
 constexpr uint32_t kLimitRows = 16'384;  // keys; memory is taken by those in use only
 constexpr uint32_t kLimitRouters = 256;
 constexpr int64_t kWindowS = 60;
@@ -50,8 +51,9 @@ struct alignas(64) LimitRow {
   std::atomic<uint64_t> month;
   std::atomic<uint64_t> open;
   alignas(64) std::atomic<uint64_t> shares[kLimitRouters];
+  std::atomic<uint64_t> reserved[kLimitRouters];
 };
-static_assert(sizeof(LimitRow) == 64 + 8 * kLimitRouters, "shared between processes");
+static_assert(sizeof(LimitRow) == 64 + 16 * kLimitRouters, "shared between processes");
 
 struct LimitsHeader {
   uint64_t magic;
@@ -82,6 +84,23 @@ struct Window {
   uint64_t word() const {
     return static_cast<uint64_t>(start) << 32 | std::min<uint64_t>(count, UINT32_MAX);
   }
+};
+
+// A calendar month's tokens in one word.
+struct Month {
+  uint64_t number;
+  uint64_t tokens;
+
+  static Month Of(uint64_t word) { return {word >> kShift, word & kMaxTokens}; }
+  // As it is in this month: another one's is over, or was begun by a clock that was set back.
+  static Month At(uint64_t word, uint64_t number) {
+    const Month month = Of(word);
+    return month.number == number ? month : Month{number, 0};
+  }
+  uint64_t word() const { return number << kShift | std::min(tokens, kMaxTokens); }
+
+  static constexpr int kShift = 48;
+  static constexpr uint64_t kMaxTokens = (uint64_t{1} << kShift) - 1;
 };
 
 // Who last changed the number of open requests, and how.

@@ -11,6 +11,8 @@
 //    and what it held open is known all the same.
 // 4. A share's changes only grow, so a value of `open` or of a share does not come back (for 2^32
 //    changes of one Router), and a late helper's compare-and-swap fails.
+// 5. `month` is never below what was used in it and what all Routers have `reserved`; it is above by
+//    what a Router was about to note when it died.
 #ifndef SMMF_LIMITS_HPP_
 #define SMMF_LIMITS_HPP_
 
@@ -90,6 +92,13 @@ class LimitTable {
       Replace(row.tokens, now, now, tokens, 0);
       return kByOpen;
     }
+    if (!AddToMonth(row.month, month, tokens, limits.monthly_tokens)) {
+      Replace(row.requests, now, now, 1, 0);
+      Replace(row.tokens, now, now, tokens, 0);
+      Close(row, router);
+      return kByMonth;
+    }
+    AddToMonth(row.reserved[router], month, tokens, 0);
     return kTaken;
   }
 
@@ -99,13 +108,15 @@ class LimitTable {
     LimitRow& row = Row(slot);
     Close(row, router);
     Replace(row.tokens, now, taken_at, reserved, used);
-    AddToMonth(row.month, month, used);
+    ReplaceInMonth(row.reserved[router], month, reserved, 0);
+    ReplaceInMonth(row.month, month, reserved, used);
   }
 
   KeyState State(uint32_t slot, int64_t now) { return StateOf(Row(slot), now); }
 
-  void SetMonth(uint32_t slot, uint32_t month, uint64_t tokens) {
-    Row(slot).month.store(MonthWord(month, tokens), std::memory_order_relaxed);
+  // So many tokens were used in this month, and are not in the table.
+  void AddMonth(uint32_t slot, uint32_t month, uint64_t tokens) {
+    AddToMonth(Row(slot).month, month, tokens, 0);
   }
 
   // The slot is free for another key.
@@ -155,19 +166,28 @@ class LimitTable {
     } while (!word.compare_exchange_weak(seen, window.word(), std::memory_order_relaxed));
   }
 
-  static uint64_t MonthWord(uint64_t month, uint64_t tokens) {
-    constexpr uint64_t kMaxTokens = (uint64_t{1} << 48) - 1;
-    return month << 48 | std::min(tokens, kMaxTokens);
+  static bool AddToMonth(std::atomic<uint64_t>& word, uint64_t number, uint64_t amount,
+                         uint64_t limit) {
+    uint64_t seen = word.load(std::memory_order_relaxed);
+    Month month;
+    do {
+      month = Month::At(seen, number);
+      if (IsOver(month.tokens, amount, limit)) return false;
+      month.tokens += amount;
+    } while (!word.compare_exchange_weak(seen, month.word(), std::memory_order_relaxed));
+    return true;
   }
 
-  // A new month begins with what is used first in it; what belongs to a former one is late.
-  static void AddToMonth(std::atomic<uint64_t>& word, uint64_t month, uint64_t tokens) {
-    uint64_t seen = word.load(std::memory_order_relaxed), next;
+  // What was reserved becomes what was used, unless that month is over.
+  static void ReplaceInMonth(std::atomic<uint64_t>& word, uint64_t number, uint64_t reserved,
+                             uint64_t used) {
+    uint64_t seen = word.load(std::memory_order_relaxed);
+    Month month;
     do {
-      if (seen >> 48 > month) return;
-      const uint64_t spent = seen >> 48 == month ? seen & ((uint64_t{1} << 48) - 1) : 0;
-      next = MonthWord(month, spent + tokens);
-    } while (!word.compare_exchange_weak(seen, next, std::memory_order_relaxed));
+      month = Month::Of(seen);
+      if (month.number != number) return;
+      month.tokens += used - std::min(reserved, month.tokens);
+    } while (!word.compare_exchange_weak(seen, month.word(), std::memory_order_relaxed));
   }
 
   // --- open requests ---
@@ -222,6 +242,9 @@ class LimitTable {
     Make(row, router, Change::kNone, [](uint64_t open, uint64_t own) {
       return own != 0 ? static_cast<int64_t>(open - std::min(open, own)) : -1;
     });
+    if (row.reserved[router].load(std::memory_order_relaxed) == 0) return;
+    const Month held = Month::Of(row.reserved[router].exchange(0, std::memory_order_relaxed));
+    ReplaceInMonth(row.month, held.number, held.tokens, 0);
   }
 
   // --- rows ---
@@ -229,7 +252,7 @@ class LimitTable {
   static KeyState StateOf(const LimitRow& row, int64_t now) {
     const Window requests = Window::At(row.requests.load(std::memory_order_relaxed), now);
     const Window tokens = Window::At(row.tokens.load(std::memory_order_relaxed), now);
-    const uint64_t month = row.month.load(std::memory_order_relaxed);
+    const Month month = Month::Of(row.month.load(std::memory_order_relaxed));
     const Change last = Change::Of(row.open.load(std::memory_order_relaxed));
     const auto reset_s = [now](const Window& window) {
       return window.count != 0 ? std::min(kWindowS, window.start + kWindowS - now) : 0;
@@ -239,8 +262,8 @@ class LimitTable {
             static_cast<uint32_t>(last.open),
             reset_s(requests),
             reset_s(tokens),
-            static_cast<uint32_t>(month >> 48),
-            month & ((uint64_t{1} << 48) - 1)};
+            static_cast<uint32_t>(month.number),
+            month.tokens};
   }
 
   int MapBytes(int fd) {

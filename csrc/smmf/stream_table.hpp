@@ -55,6 +55,7 @@ class StreamTable {
 
   // Frames everything that is in the ring, up to `limit` records. Returns how many there were.
   size_t Drain(RingReader* reader, double now, size_t limit, std::vector<Event>* events) {
+    now_ = now;
     Record record;
     size_t records = 0;
     while (records < limit && reader->Next(&record)) {
@@ -112,6 +113,16 @@ class StreamTable {
     }
   }
 
+  // Keys of admitted streams with nothing for their client for longer than `quiet_s`, and all of
+  // what there was is with the kernel.
+  void Quiet(double now, double quiet_s, std::vector<uint64_t>* keys) {
+    now_ = now;
+    for (const auto& [key, stream] : streams_) {
+      const bool waits = stream.admitted_at > 0 && !stream.is_ended && !stream.is_over;
+      if (waits && !stream.is_blocked && now - stream.last_event_at > quiet_s) keys->push_back(key);
+    }
+  }
+
   size_t size() const { return streams_.size(); }
   uint64_t late_records() const { return late_records_; }
 
@@ -140,7 +151,8 @@ class StreamTable {
     if (record.kind == kTool && stream->frame != nullptr) stream->GiveUpFrame();
     if (stream->frame != nullptr && (record.kind == kTokens || record.kind == kReasoning)) {
       Text(record, stream);
-    } else if (stream->frame != nullptr && record.kind == kChoiceEnd) {
+    } else if (record.kind == kChoiceEnd && stream->frame != nullptr &&
+               stream->frame->has_choices) {
       stream->ChoiceEnd(record.choice, record.count);
     } else {
       Report(record, events);
@@ -179,6 +191,7 @@ class StreamTable {
   }
 
   void MarkDirty(uint64_t key, Stream* stream) {
+    stream->last_event_at = now_;
     if (stream->is_dirty) return;
     stream->is_dirty = true;
     dirty_.push_back(key);
@@ -190,6 +203,7 @@ class StreamTable {
   Stream* last_ = nullptr;
   uint64_t last_key_ = 0;
   uint64_t late_records_ = 0;
+  double now_ = 0;  // of the last Drain or Quiet: when what is appended happens
 };
 
 }  // namespace smmf

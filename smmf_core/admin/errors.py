@@ -6,6 +6,7 @@ Owns keys and the mapping from exceptions to statuses; must not know any route.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from smmf_core.lifecycle import Child
 from smmf_core.registry import Model
 
 _CODES = {404: "unknown_url", 405: "method_not_supported", 413: "request_too_large"}
+_FIELD = re.compile(r"([a-z_]+(?:\[\d+\])?): ")  # that a sentence begins with
 _log = logging.getLogger("smmf.admin")
 
 
@@ -36,7 +38,7 @@ def check_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandle
     if scheme.lower() != "bearer":
         key = connection.headers.get("x-api-key", "")
     method = str(connection.scope.get("method", ""))
-    access.book.check_admin(key.strip().encode(), method, time.time(), access.is_open)
+    access.book.check_admin(key.strip().encode("latin-1"), method, time.time(), access.is_open)
 
 
 def find_model(shell: ControllerShell, name: str) -> Model:
@@ -87,14 +89,20 @@ def _on_config_error(_: Request[Any, Any, Any], error: ConfigError) -> Response[
 
 
 def _on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    text = "; ".join(_words(error.extra)) or error.detail
-    return _answer(ApiError(_CODES.get(error.status_code, "bad_request"), text))
+    words = list(_words(error.extra))
+    field = _FIELD.match(words[0]) if words else None
+    text, param = "; ".join(words) or error.detail, field[1] if field else None
+    return _answer(ApiError(_CODES.get(error.status_code, "bad_request"), text, param))
 
 
 def _words(problems: Any) -> Iterator[str]:
     """Of a body or a query that Litestar refused."""
     for problem in problems if isinstance(problems, list) else []:
         yield wrong_field(str(problem.get("message", "")), str(problem.get("key", "")))
+
+
+def _on_too_deep(_: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
+    return _answer(ApiError("bad_request", "The body is nested too deeply."))
 
 
 def _on_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -107,5 +115,6 @@ HANDLERS: ExceptionHandlersMap = {
     ControlError: _on_control_error,
     ConfigError: _on_config_error,
     HTTPException: _on_http_error,
+    RecursionError: _on_too_deep,
     Exception: _on_error,
 }

@@ -16,6 +16,8 @@ from smmf_core.controller.shell import ControllerShell
 from smmf_core.errors import ApiError
 from smmf_core.store.issue import KeyWanted, issue, row
 
+_SHOWN = 3  # unknown models
+
 
 @get("/keys", summary="All API keys, without the keys; `all`: revoked ones, too")
 async def get_keys(state: State, all: bool = False) -> list[Row]:  # noqa: A002 - as the CLI's flag
@@ -34,7 +36,7 @@ async def post_key(state: State, data: KeyWanted) -> Row:
         raise ApiError("bad_request", str(error), str(error).partition(":")[0]) from None
     shell.access.add(record)
     shell.note("key", record.key_id, f"made for {', '.join(record.roles)}")
-    message = remembered(shell, "the key is shown this once")
+    message = remembered(shell, f"the key is shown this once{_unknown(shell, record.models)}")
     return {**row(record, {}, now), "key": key, "message": message}
 
 
@@ -47,6 +49,14 @@ async def delete_key(state: State, key_id: str) -> Row:
         shell.note("key", key_id, "revoked")
     message = remembered(shell, f"{key_id} is revoked{already}")
     return {**row(record, shell.access.last_used, time.time()), "message": message}
+
+
+def _unknown(shell: ControllerShell, names: list[str]) -> str:
+    """Models may come later; a name that is wrong is not."""
+    known = {word for model in shell.core.registry for word in (model.name, *model.aliases)}
+    wrong = [name for name in names if known.isdisjoint((name, name.rpartition(":")[0]))]
+    more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    return f"; there is no model {', '.join(wrong[:_SHOWN])}{more} yet" if wrong else ""
 
 
 HANDLERS = [get_keys, post_key, delete_key]

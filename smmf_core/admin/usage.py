@@ -38,7 +38,6 @@ async def get_usage(
     if shell.store is None:
         raise ApiError("registry_unavailable", "This server has no registry.")
     asked = _asked(shell, by, key, model, since, until)
-    shell.access.tick()
     try:
         return await asyncio.to_thread(shell.store.read_usage, asked)
     except StoreError as error:
@@ -49,13 +48,16 @@ def _asked(
     shell: ControllerShell, by: str, key: str | None, model: str | None, since: str, until: str
 ) -> Asked:
     """Raises ApiError. An alias means its model."""
-    owner = shell.core.registry.owner_of(model) if model else None
-    now = time.time()
+    registry, now = shell.core.registry, time.time()
+    if model and (owner := registry.owner_of(model)) is not None:
+        model = owner.name
+    elif model:
+        model = registry.pointed.get(model, model)
     try:
         return Asked(
             by=columns(by),
             key_id=key,
-            model_name=owner.name if owner is not None else model,
+            model_name=model,
             since=_day("since", since, now),
             until=_day("until", until, now),
         )

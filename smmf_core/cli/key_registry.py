@@ -10,17 +10,18 @@ from typing import Any
 
 import msgspec
 
+from smmf_core.admin.wording import wrong_field
 from smmf_core.cli.http import CliError
 from smmf_core.config import ServerConfig
 from smmf_core.controller.keys import KeyBook
 from smmf_core.errors import ApiError
+from smmf_core.native._limits import ROWS
 from smmf_core.store.asked import Asked, columns
 from smmf_core.store.issue import KeyWanted, issue, row
 from smmf_core.store.location import registry_url
 from smmf_core.store.records import StoreError
 from smmf_core.store.storage import SQLAlchemyStorage
 
-MAX_KEYS = 16_384  # as a server has rows in its table of limits
 Row = dict[str, Any]
 
 
@@ -31,7 +32,7 @@ class KeyRegistry:
         """Raises CliError when the database cannot be used."""
         self._server = config.server.name
         self._storage = SQLAlchemyStorage(registry_url(config), self._server)
-        self._book = KeyBook(MAX_KEYS)
+        self._book = KeyBook(ROWS)
         self._book.configure(config.server.api_keys)
         try:
             self._storage.open()
@@ -48,6 +49,8 @@ class KeyRegistry:
             self._storage.put_keys([record])
         except StoreError as error:
             raise _failed(error) from None
+        except msgspec.ValidationError as error:
+            raise CliError(wrong_field(str(error))) from None
         except ValueError as error:
             raise CliError(str(error)) from None
         message = (

@@ -18,7 +18,18 @@ from smmf_core.client.errors import (
     Unauthorized,
 )
 from smmf_core.client.sync import Client, Stream
-from smmf_core.client.types import Chat, Completion, Delta, Embeddings, Model, Ranking, Usage
+from smmf_core.client.types import (
+    Chat,
+    Completion,
+    Delta,
+    Embeddings,
+    Model,
+    Ranking,
+    Scores,
+    Tokens,
+    ToolCall,
+    Usage,
+)
 
 __all__ = [
     "AsyncClient",
@@ -38,9 +49,12 @@ __all__ = [
     "Ranking",
     "RateLimited",
     "RequestError",
+    "Scores",
     "ServerFailed",
     "Stream",
     "Timeout",
+    "Tokens",
+    "ToolCall",
     "Unauthorized",
     "Usage",
 ]

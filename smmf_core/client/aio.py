@@ -7,22 +7,37 @@ Owns the loop's readers and the waiting; must not know what answers hold.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from smmf_core.client import bodies
-from smmf_core.client.bodies import Wanted
-from smmf_core.client.driver import Driver
+from smmf_core.client.base import ClientBase, StreamBase
+from smmf_core.client.bodies import Messages, T, Wanted
 from smmf_core.client.errors import Cancelled, Timeout
 from smmf_core.client.exchange import Exchange, Part, whole
-from smmf_core.client.find import check_address, default_address
 from smmf_core.client.link import Link
+from smmf_core.client.options import (
+    ChatOptions,
+    CompletionOptions,
+    EmbedOptions,
+    Options,
+    RerankOptions,
+    ScoreOptions,
+    TokenizeOptions,
+)
 from smmf_core.client.reading import Reading
-from smmf_core.client.types import Chat, Completion, Delta, Embeddings, Model, Ranking, Usage
-from smmf_core.lane_messages import Ask
+from smmf_core.client.types import (
+    Chat,
+    Completion,
+    Delta,
+    Embeddings,
+    Model,
+    Ranking,
+    Scores,
+    Tokens,
+)
 
 
 class Parts:
@@ -48,7 +63,7 @@ class Parts:
         return self._parts.popleft()
 
 
-class AsyncStream(AsyncIterator[Delta]):
+class AsyncStream(StreamBase, AsyncIterator[Delta]):
     """The deltas of one answer; as a context manager it is cancelled at the end."""
 
     def __init__(
@@ -58,20 +73,6 @@ class AsyncStream(AsyncIterator[Delta]):
         self._reading = Reading(client._driver, exchange)
         self._parts = parts
         self._timeout = timeout
-
-    @property
-    def request_id(self) -> str:
-        return self._reading.request_id
-
-    @property
-    def instance(self) -> str:
-        """Which replica answers."""
-        return self._reading.instance
-
-    @property
-    def usage(self) -> Usage | None:
-        """Once the stream has been read to its end."""
-        return self._reading.usage
 
     async def __anext__(self) -> Delta:
         """Raises Timeout when nothing new comes for the time-out, and any other ClientError."""
@@ -118,90 +119,97 @@ class AsyncStream(AsyncIterator[Delta]):
             self._reading.take(part)
 
 
-class AsyncClient:
+class AsyncClient(ClientBase):
     """As Client, in the event loop that first calls it. A call's task, cancelled, cancels it."""
 
-    def __init__(
-        self,
-        address: str | None = None,
-        *,
-        api_key: str | None = None,
-        timeout: float = 600.0,
-        connect_timeout: float = 10.0,
-        retries: int = 2,
-    ) -> None:
-        self._driver = Driver(check_address(address or default_address()))
+    def _prepare(self) -> None:
         self._driver.on_close = self._unwatch
-        self._key = api_key if api_key is not None else os.environ.get("SMMF_API_KEY", "")
-        self._timeout = timeout
-        self._patience = connect_timeout, retries
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watched: dict[Link, tuple[int, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._turn_due = False
-        self._is_closed = False
 
     @overload
     async def chat(
-        self, messages: str | Sequence[dict[str, Any]], *, model: str,
-        stream: Literal[False] = False, timeout: float | None = None, **options: Any,
+        self, messages: Messages, *, model: str,
+        stream: Literal[False] = False, timeout: float | None = None,
+        **options: Unpack[ChatOptions],
     ) -> Chat: ...  # fmt: skip
     @overload
     async def chat(
-        self, messages: str | Sequence[dict[str, Any]], *, model: str,
-        stream: Literal[True], timeout: float | None = None, **options: Any,
+        self, messages: Messages, *, model: str,
+        stream: Literal[True], timeout: float | None = None,
+        **options: Unpack[ChatOptions],
     ) -> AsyncStream: ...  # fmt: skip
     async def chat(
-        self, messages: str | Sequence[dict[str, Any]], *, model: str,
-        stream: bool = False, timeout: float | None = None, **options: Any,
+        self, messages: Messages, *, model: str,
+        stream: bool = False, timeout: float | None = None,
+        **options: Unpack[ChatOptions],
     ) -> Chat | AsyncStream:  # fmt: skip
-        """`messages`: OpenAI's, or a user's text. `options`: any field of /v1/chat/completions."""
+        """`messages`: OpenAI's, or a user's text."""
         wanted = bodies.chat(model, messages, stream, options)
-        return await (self._stream(wanted, timeout) if stream else self._whole(wanted, timeout))
+        if stream:
+            return await self._stream(wanted, timeout)
+        return await self._whole(wanted, timeout)
 
     @overload
     async def complete(
         self, prompt: str | Sequence[Any], *, model: str,
-        stream: Literal[False] = False, timeout: float | None = None, **options: Any,
+        stream: Literal[False] = False, timeout: float | None = None,
+        **options: Unpack[CompletionOptions],
     ) -> Completion: ...  # fmt: skip
     @overload
     async def complete(
         self, prompt: str | Sequence[Any], *, model: str,
-        stream: Literal[True], timeout: float | None = None, **options: Any,
+        stream: Literal[True], timeout: float | None = None,
+        **options: Unpack[CompletionOptions],
     ) -> AsyncStream: ...  # fmt: skip
     async def complete(
         self, prompt: str | Sequence[Any], *, model: str,
-        stream: bool = False, timeout: float | None = None, **options: Any,
+        stream: bool = False, timeout: float | None = None,
+        **options: Unpack[CompletionOptions],
     ) -> Completion | AsyncStream:  # fmt: skip
-        """`options`: any field of /v1/completions."""
         wanted = bodies.complete(model, prompt, stream, options)
-        return await (self._stream(wanted, timeout) if stream else self._whole(wanted, timeout))
+        if stream:
+            return await self._stream(wanted, timeout)
+        return await self._whole(wanted, timeout)
 
     async def embed(
-        self,
-        texts: str | Sequence[Any],
-        *,
-        model: str,
-        timeout: float | None = None,
-        **options: Any,
-    ) -> Embeddings:
-        """`options`: any field of /v1/embeddings but the encoding."""
-        answer: Embeddings = await self._whole(bodies.embed(model, texts, options), timeout)
-        return answer
+        self, texts: str | Sequence[Any], *, model: str, timeout: float | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:  # fmt: skip
+        """`texts`: one, or up to 2,048, or their token ids."""
+        return await self._whole(bodies.embed(model, texts, options), timeout)
 
     async def rerank(
         self, query: str, documents: Sequence[str], *, model: str, timeout: float | None = None,
-        **options: Any,
+        **options: Unpack[RerankOptions],
     ) -> Ranking:  # fmt: skip
-        """`options`: any field of /v1/rerank."""
-        wanted = bodies.rerank(model, query, documents, options)
-        answer: Ranking = await self._whole(wanted, timeout)
-        return answer
+        return await self._whole(bodies.rerank(model, query, documents, options), timeout)
+
+    async def score(
+        self, queries: str | Sequence[str], texts: str | Sequence[str], *, model: str,
+        timeout: float | None = None, **options: Unpack[ScoreOptions],
+    ) -> Scores:  # fmt: skip
+        """One query for all texts, or one for each."""
+        return await self._whole(bodies.score(model, queries, texts, options), timeout)
+
+    async def tokenize(
+        self, text: Messages, *, model: str, timeout: float | None = None,
+        **options: Unpack[TokenizeOptions],
+    ) -> Tokens:  # fmt: skip
+        """Of a text, or of a chat's messages with the model's template."""
+        return await self._whole(bodies.tokenize(model, text, options), timeout)
+
+    async def detokenize(
+        self, tokens: Sequence[int], *, model: str, timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> str:  # fmt: skip
+        return await self._whole(bodies.detokenize(model, tokens, options), timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
         """All models, whatever their state; then aliases and adapters."""
-        answer: list[Model] = await self._whole(bodies.models(), timeout)
-        return answer
+        return await self._whole(bodies.models(), timeout)
 
     async def close(self) -> None:
         """What is open is cancelled and raises Cancelled."""
@@ -219,19 +227,15 @@ class AsyncClient:
 
     # --- inside ---
 
-    def _ask(self, wanted: Wanted) -> tuple[Exchange, Parts]:
-        if self._is_closed:
-            raise Cancelled("the client is closed")
-        self._loop = self._loop or asyncio.get_running_loop()
+    def _ask(self, wanted: Wanted[Any]) -> tuple[Exchange, Parts]:
         parts = Parts()
-        ask = Ask(self._driver.next_id(), wanted.path, wanted.body, self._key)
-        exchange = Exchange(ask, parts.put, self._patience)
-        self._driver.ask(exchange)
+        exchange = self._exchange(wanted, parts.put)
+        self._loop = self._loop or asyncio.get_running_loop()
         self._wake()
         return exchange, parts
 
-    async def _whole(self, wanted: Wanted, timeout: float | None) -> Any:
-        seconds = self._timeout if timeout is None else timeout
+    async def _whole(self, wanted: Wanted[T], timeout: float | None) -> T:
+        seconds = self._seconds(timeout)
         exchange, parts = self._ask(wanted)
         try:
             part = await parts.get(seconds)
@@ -243,9 +247,9 @@ class AsyncClient:
                 self._wake()
         return whole(part, wanted.decode)
 
-    async def _stream(self, wanted: Wanted, timeout: float | None) -> AsyncStream:
+    async def _stream(self, wanted: Wanted[Any], timeout: float | None) -> AsyncStream:
         exchange, parts = self._ask(wanted)
-        seconds = self._timeout if timeout is None else timeout
+        seconds = self._seconds(timeout)
         return await AsyncStream(self, exchange, parts, seconds)._begin()
 
     def _wake(self) -> None:

@@ -9,27 +9,28 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import zmq
 
-from smmf_core.client.errors import Cancelled, ConnectionLost
+from smmf_core.client.errors import Cancelled, ClientError, ConnectionLost, Protocol
 from smmf_core.client.exchange import Exchange
-from smmf_core.client.find import find_endpoint
+from smmf_core.client.find import Address
 from smmf_core.client.link import Link
 from smmf_core.lane_messages import Grant, Stop, ToLane
 
 _LOOK_AGAIN_S = 0.05  # for a server that is not there
+_MAX_REFUSALS = 3  # in a row: not a Router that has just ended
 _CONNECT_S = 2.0  # a Router that has accepted and says nothing
 
 
 class Driver:
     """`ask`, `stop` and `granted` may be called from anywhere; all else by who has the turns."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, address: Address) -> None:
         self.links: list[Link] = []
         self.on_close: Callable[[Link], None] = lambda _: None  # its descriptors go with it
-        self._path = path
+        self._address = address
+        self._refusals = 0  # in a row
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._asked: deque[Exchange] = deque()
         self._notes: deque[tuple[Exchange, int]] = deque()  # bytes read; -1: stop
@@ -90,6 +91,8 @@ class Driver:
             for exchange in link.moved:
                 self._wait(exchange, now)
             link.moved.clear()
+            if link.is_down:
+                self._refusals = self._refusals + 1 if link.was_refused else 0
             if link.is_down or (link.is_leaving and not link.open):
                 self._drop(link)
 
@@ -117,10 +120,20 @@ class Driver:
             self._waiting.clear()
             return
         self._look_at = now + _LOOK_AGAIN_S
+        is_hopeless = self._refusals >= _MAX_REFUSALS
         for key, exchange in list(self._waiting.items()):
-            if now >= exchange.give_up_at:
+            if is_hopeless or now >= exchange.give_up_at:
                 del self._waiting[key]
-                self._fail(exchange, ConnectionLost(f"no server answers at ipc://{self._path}"))
+                self._fail(exchange, self._nobody())
+        if is_hopeless:
+            self._refusals = 0
+
+    def _nobody(self) -> ClientError:
+        if self._refusals:
+            return Protocol(
+                f"what listens at {self._address} is no smmf server with the key that was given"
+            )
+        return ConnectionLost(f"no server answers at {self._address}")
 
     def _current(self, now: float) -> Link | None:
         """The link for new requests, perhaps not up yet."""
@@ -129,7 +142,7 @@ class Driver:
             return link
         if link is not None:
             self._drop(link)
-        endpoint = find_endpoint(self._path)
+        endpoint = self._address.endpoint()
         if endpoint is None:
             return None
         self._connect_until = now + _CONNECT_S
@@ -141,6 +154,6 @@ class Driver:
         link.close()
         self.links.remove(link)
 
-    def _fail(self, exchange: Exchange, error: ConnectionLost | Cancelled) -> None:
+    def _fail(self, exchange: Exchange, error: ClientError) -> None:
         exchange.is_over = True
         exchange.put(error)

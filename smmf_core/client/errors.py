@@ -27,7 +27,8 @@ class Cancelled(ClientError):
 
 
 class Protocol(ClientError):
-    """Client and server are of versions that do not understand each other."""
+    """Client and server do not understand each other: of other versions, or a wrong server key, or
+    it is no smmf server at all."""
 
 
 class RequestError(ClientError):

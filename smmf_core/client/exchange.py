@@ -6,7 +6,7 @@ Owns nothing but that; must not know sockets or threads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from smmf_core.client.errors import ClientError, refused
 from smmf_core.client.types import Answer
 from smmf_core.lane_messages import Answered, Ask, Began, Ended
 
+T = TypeVar("T")
 Part = Answered | Began | bytes | Ended | ClientError
 """bytes: lines of a stream"""
 
@@ -39,7 +40,7 @@ def header_lines(lines: bytes) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def whole(part: Part, decode: Callable[[bytes], Any]) -> Any:
+def whole(part: Part, decode: Callable[[bytes], T]) -> T:
     """The answer of a request that is answered whole. Raises ClientError."""
     if isinstance(part, ClientError):
         raise part

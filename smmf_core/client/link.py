@@ -13,6 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 from smmf_core import __version__
 from smmf_core.client.errors import ClientError, ConnectionLost, Protocol
 from smmf_core.client.exchange import Exchange
+from smmf_core.client.find import Endpoint
 from smmf_core.lane_messages import (
     Answered,
     Cut,
@@ -28,6 +29,8 @@ from smmf_core.messages import encode
 _DRAINING = b'"server_draining"'
 _FRAMES = 65_536
 _POLLIN = int(zmq.POLLIN)
+_HEARTBEAT_MS, _SILENT_MS = 5000, 15_000
+_CONNECTED = int(zmq.EVENT_CONNECTED)
 _UP = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _DOWN = int(
     zmq.EVENT_DISCONNECTED
@@ -41,19 +44,31 @@ _decode = msgspec.msgpack.Decoder(list[FromLane]).decode
 
 
 class Link:
-    """States: connecting -> up -> down; `is_leaving`: up, but takes no more requests."""
+    """States: connecting -> up -> down; `is_leaving`: up, but takes no more requests;
+    `was_refused`: something listens there, and it is no Router with that key."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint) -> None:
         self.open: dict[int, Exchange] = {}
-        self.is_up = self.is_down = self.is_leaving = False
+        self.is_up = self.is_down = self.is_leaving = self.was_refused = False
+        self._is_connected = False
         self.moved: list[Exchange] = []  # to be sent to another Router: this one ends, or has
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, _FRAMES)
         self.socket.setsockopt(zmq.RCVHWM, _FRAMES)
         self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        self.monitor = self.socket.get_monitor_socket(_UP | _DOWN)
-        self.socket.connect(endpoint)
+        self.monitor = self.socket.get_monitor_socket(_UP | _DOWN | _CONNECTED)
+        if endpoint.server_key:
+            self._encrypt(endpoint.server_key)
+            self.socket.setsockopt(zmq.IPV6, int(endpoint.is_v6))
+        self.socket.connect(endpoint.name)
+
+    def _encrypt(self, server_key: bytes) -> None:
+        """With a key pair of this connection's own. The network may fail without a word."""
+        self.socket.curve_publickey, self.socket.curve_secretkey = zmq.curve_keypair()
+        self.socket.setsockopt(zmq.CURVE_SERVERKEY, server_key)
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
 
     @property
     def fds(self) -> tuple[int, int]:
@@ -70,8 +85,10 @@ class Link:
         """Take in everything that is there; hand it to its requests."""
         while not self.monitor.closed and int(self.monitor.get(zmq.EVENTS)) & _POLLIN:
             event = int(recv_monitor_message(self.monitor)["event"])
+            self._is_connected = self._is_connected or bool(event & _CONNECTED)
             self.is_up = self.is_up or bool(event & _UP)
             self.is_down = self.is_down or bool(event & _DOWN)
+        self.was_refused = self.is_down and self._is_connected and not self.is_up
         while int(self.socket.get(zmq.EVENTS)) & _POLLIN:
             try:
                 messages = _decode(self.socket.recv(zmq.NOBLOCK))

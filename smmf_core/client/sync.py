@@ -11,24 +11,40 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 import zmq
 
 from smmf_core.client import bodies
-from smmf_core.client.bodies import Wanted
-from smmf_core.client.driver import Driver
+from smmf_core.client.base import ClientBase, StreamBase
+from smmf_core.client.bodies import Messages, T, Wanted
 from smmf_core.client.errors import Cancelled, Timeout
 from smmf_core.client.exchange import Exchange, Part, whole
-from smmf_core.client.find import check_address, default_address
+from smmf_core.client.options import (
+    ChatOptions,
+    CompletionOptions,
+    EmbedOptions,
+    Options,
+    RerankOptions,
+    ScoreOptions,
+    TokenizeOptions,
+)
 from smmf_core.client.reading import Reading
-from smmf_core.client.types import Chat, Completion, Delta, Embeddings, Model, Ranking, Usage
-from smmf_core.lane_messages import Ask
+from smmf_core.client.types import (
+    Chat,
+    Completion,
+    Delta,
+    Embeddings,
+    Model,
+    Ranking,
+    Scores,
+    Tokens,
+)
 
 Parts = queue.SimpleQueue[Part]
 
 
-class Stream(Iterator[Delta]):
+class Stream(StreamBase, Iterator[Delta]):
     """The deltas of one answer; as a context manager it is cancelled at the end."""
 
     def __init__(self, client: Client, exchange: Exchange, parts: Parts, timeout: float) -> None:
@@ -38,20 +54,6 @@ class Stream(Iterator[Delta]):
         self._timeout = timeout
         while not self._reading.has_begun:
             self._take()
-
-    @property
-    def request_id(self) -> str:
-        return self._reading.request_id
-
-    @property
-    def instance(self) -> str:
-        """Which replica answers."""
-        return self._reading.instance
-
-    @property
-    def usage(self) -> Usage | None:
-        """Once the stream has been read to its end."""
-        return self._reading.usage
 
     def __next__(self) -> Delta:
         """Raises Timeout when nothing new comes for the time-out, and any other ClientError."""
@@ -93,96 +95,94 @@ class Stream(Iterator[Delta]):
             self._reading.take(part)
 
 
-class Client:
-    """Speaks to the Routers of one server, over ZeroMQ; reconnects by itself.
+class Client(ClientBase):
+    """For code that blocks; may be used by many threads. See ClientBase for how it is made."""
 
-    `address`: `ipc://` and a run directory or a Router's socket in one; without it this user's
-    running server. `timeout`: seconds for a whole answer, or until the next part of a stream.
-    `connect_timeout`: how long a call waits for a server to be there. `retries`: how often a call
-    is sent again when the connection is lost before anything of its answer has come.
-    """
-
-    def __init__(
-        self,
-        address: str | None = None,
-        *,
-        api_key: str | None = None,
-        timeout: float = 600.0,
-        connect_timeout: float = 10.0,
-        retries: int = 2,
-    ) -> None:
-        self._driver = Driver(check_address(address or default_address()))
-        self._key = api_key if api_key is not None else os.environ.get("SMMF_API_KEY", "")
-        self._timeout = timeout
-        self._patience = connect_timeout, retries
+    def _prepare(self) -> None:
         self._bell, self._ring = os.pipe()
         os.set_blocking(self._bell, False)
         os.set_blocking(self._ring, False)
-        self._is_closed = False
         self._lock = threading.RLock()  # of the bell; again, where a stream is collected meanwhile
         self._thread = threading.Thread(target=self._run, name="smmf-client", daemon=True)
         self._thread.start()
 
     @overload
     def chat(
-        self, messages: str | Sequence[dict[str, Any]], *, model: str,
-        stream: Literal[False] = False, timeout: float | None = None, **options: Any,
+        self, messages: Messages, *, model: str,
+        stream: Literal[False] = False, timeout: float | None = None,
+        **options: Unpack[ChatOptions],
     ) -> Chat: ...  # fmt: skip
     @overload
     def chat(
-        self, messages: str | Sequence[dict[str, Any]], *, model: str,
-        stream: Literal[True], timeout: float | None = None, **options: Any,
+        self, messages: Messages, *, model: str,
+        stream: Literal[True], timeout: float | None = None,
+        **options: Unpack[ChatOptions],
     ) -> Stream: ...  # fmt: skip
     def chat(
-        self, messages: str | Sequence[dict[str, Any]], *, model: str,
-        stream: bool = False, timeout: float | None = None, **options: Any,
+        self, messages: Messages, *, model: str,
+        stream: bool = False, timeout: float | None = None,
+        **options: Unpack[ChatOptions],
     ) -> Chat | Stream:  # fmt: skip
-        """`messages`: OpenAI's, or a user's text. `options`: any field of /v1/chat/completions."""
+        """`messages`: OpenAI's, or a user's text."""
         wanted = bodies.chat(model, messages, stream, options)
         return self._stream(wanted, timeout) if stream else self._whole(wanted, timeout)
 
     @overload
     def complete(
         self, prompt: str | Sequence[Any], *, model: str,
-        stream: Literal[False] = False, timeout: float | None = None, **options: Any,
+        stream: Literal[False] = False, timeout: float | None = None,
+        **options: Unpack[CompletionOptions],
     ) -> Completion: ...  # fmt: skip
     @overload
     def complete(
         self, prompt: str | Sequence[Any], *, model: str,
-        stream: Literal[True], timeout: float | None = None, **options: Any,
+        stream: Literal[True], timeout: float | None = None,
+        **options: Unpack[CompletionOptions],
     ) -> Stream: ...  # fmt: skip
     def complete(
         self, prompt: str | Sequence[Any], *, model: str,
-        stream: bool = False, timeout: float | None = None, **options: Any,
+        stream: bool = False, timeout: float | None = None,
+        **options: Unpack[CompletionOptions],
     ) -> Completion | Stream:  # fmt: skip
-        """`options`: any field of /v1/completions."""
         wanted = bodies.complete(model, prompt, stream, options)
         return self._stream(wanted, timeout) if stream else self._whole(wanted, timeout)
 
     def embed(
-        self,
-        texts: str | Sequence[Any],
-        *,
-        model: str,
-        timeout: float | None = None,
-        **options: Any,
-    ) -> Embeddings:
-        """`options`: any field of /v1/embeddings but the encoding."""
-        answer: Embeddings = self._whole(bodies.embed(model, texts, options), timeout)
-        return answer
+        self, texts: str | Sequence[Any], *, model: str, timeout: float | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:  # fmt: skip
+        """`texts`: one, or up to 2,048, or their token ids."""
+        return self._whole(bodies.embed(model, texts, options), timeout)
 
     def rerank(
         self, query: str, documents: Sequence[str], *, model: str, timeout: float | None = None,
-        **options: Any,
+        **options: Unpack[RerankOptions],
     ) -> Ranking:  # fmt: skip
-        """`options`: any field of /v1/rerank."""
-        answer: Ranking = self._whole(bodies.rerank(model, query, documents, options), timeout)
-        return answer
+        return self._whole(bodies.rerank(model, query, documents, options), timeout)
+
+    def score(
+        self, queries: str | Sequence[str], texts: str | Sequence[str], *, model: str,
+        timeout: float | None = None, **options: Unpack[ScoreOptions],
+    ) -> Scores:  # fmt: skip
+        """One query for all texts, or one for each."""
+        return self._whole(bodies.score(model, queries, texts, options), timeout)
+
+    def tokenize(
+        self, text: Messages, *, model: str, timeout: float | None = None,
+        **options: Unpack[TokenizeOptions],
+    ) -> Tokens:  # fmt: skip
+        """Of a text, or of a chat's messages with the model's template."""
+        return self._whole(bodies.tokenize(model, text, options), timeout)
+
+    def detokenize(
+        self, tokens: Sequence[int], *, model: str, timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> str:  # fmt: skip
+        return self._whole(bodies.detokenize(model, tokens, options), timeout)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """All models, whatever their state; then aliases and adapters."""
-        answer: list[Model] = self._whole(bodies.models(), timeout)
-        return answer
+        return self._whole(bodies.models(), timeout)
 
     def close(self) -> None:
         """What is open is cancelled and raises Cancelled."""
@@ -199,20 +199,16 @@ class Client:
 
     # --- inside ---
 
-    def _ask(self, wanted: Wanted) -> tuple[Exchange, Parts]:
-        if self._is_closed:
-            raise Cancelled("the client is closed")
+    def _ask(self, wanted: Wanted[Any]) -> tuple[Exchange, Parts]:
         parts: Parts = queue.SimpleQueue()
-        ask = Ask(self._driver.next_id(), wanted.path, wanted.body, self._key)
-        exchange = Exchange(ask, parts.put, self._patience)
-        self._driver.ask(exchange)
+        exchange = self._exchange(wanted, parts.put)
         self._wake()
         if self._is_closed:  # meanwhile
             raise Cancelled("the client is closed")
         return exchange, parts
 
-    def _whole(self, wanted: Wanted, timeout: float | None) -> Any:
-        seconds = self._timeout if timeout is None else timeout
+    def _whole(self, wanted: Wanted[T], timeout: float | None) -> T:
+        seconds = self._seconds(timeout)
         exchange, parts = self._ask(wanted)
         try:
             part = parts.get(timeout=seconds)
@@ -224,9 +220,9 @@ class Client:
                 self._wake()
         return whole(part, wanted.decode)
 
-    def _stream(self, wanted: Wanted, timeout: float | None) -> Stream:
+    def _stream(self, wanted: Wanted[Any], timeout: float | None) -> Stream:
         exchange, parts = self._ask(wanted)
-        return Stream(self, exchange, parts, self._timeout if timeout is None else timeout)
+        return Stream(self, exchange, parts, self._seconds(timeout))
 
     def _wake_for_notes(self) -> None:
         if self._driver.has_notes:

@@ -5,12 +5,14 @@ Owns the shapes and their decoding; must not know sockets.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from smmf_core.client.errors import ClientError, refused
 from smmf_core.lane_messages import CALLS, ERROR, THOUGHT, USAGE, Line
+
+T = TypeVar("T")
 
 
 class Details(msgspec.Struct):
@@ -29,6 +31,10 @@ class Usage(msgspec.Struct):
 class Function(msgspec.Struct):
     name: str
     arguments: str  # JSON
+
+    def parsed(self) -> dict[str, Any]:
+        """Raises msgspec.DecodeError where the model's JSON is none, or was cut."""
+        return msgspec.json.decode(self.arguments or "{}", type=dict[str, Any])
 
 
 class ToolCall(msgspec.Struct):
@@ -68,6 +74,21 @@ class Chat(Answer, kw_only=True):
     def text(self) -> str:
         """The first choice's content."""
         return self.choices[0].message.content or ""
+
+    @property
+    def reasoning(self) -> str:
+        """What the first choice's model thought before it answered."""
+        return self.choices[0].message.reasoning or ""
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The first choice's."""
+        return self.choices[0].message.tool_calls
+
+    def parsed(self, kind: type[T]) -> T:
+        """The first choice's content, JSON (`response_format`), as `kind`: a dataclass, a msgspec
+        Struct, a TypedDict, dict. Raises msgspec.ValidationError, msgspec.DecodeError."""
+        return msgspec.json.decode(self.text, type=kind)
 
 
 class TextChoice(msgspec.Struct):
@@ -116,6 +137,34 @@ class Score(msgspec.Struct):
 class Ranking(Answer, kw_only=True):
     results: list[Score]  # the best first
     usage: Usage
+
+
+class PairScore(msgspec.Struct):
+    index: int
+    score: float
+
+
+class Scores(Answer, kw_only=True):
+    data: list[PairScore]
+    usage: Usage
+
+    @property
+    def scores(self) -> list[float]:
+        """One per pair, in the order given."""
+        return [row.score for row in self.data]
+
+
+class Tokens(msgspec.Struct):
+    """A text or a chat as the model reads it."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int
+    token_strs: list[str] | None = None
+
+
+class Text(msgspec.Struct):
+    prompt: str
 
 
 class Model(msgspec.Struct):

@@ -14,8 +14,9 @@ from smmf_core.config.section import Count, Limit, Seconds, Section
 
 CacheType = Literal["", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 ToolFormat = Literal[
-    "", "none", "hermes", "llama3_json", "mistral", "deepseek_v3", "glm4", "internlm", "phi"
-]
+    "", "none", "hermes", "llama3_json", "mistral", "deepseek_v3", "glm4", "internlm", "phi",
+    "glm45", "qwen3_coder", "llama4_pythonic",
+]  # fmt: skip
 ReasoningFormat = Literal["", "none", "deepseek_r1", "qwen3"]
 
 

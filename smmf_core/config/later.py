@@ -17,8 +17,6 @@ SECTIONS: dict[str, bool] = {"cache": False, "trace": True}
 
 # (section, key) -> values that change nothing
 KEYS: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("server", "tls_cert"): ("",),
-    ("server", "tls_key"): ("",),
     ("timeouts", "failover_wait_s"): (5, 5.0),
     ("routing", "fallback"): ([],),
 }

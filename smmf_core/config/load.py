@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -28,6 +27,7 @@ from smmf_core.config.source import ReadFile
 from smmf_core.config.targets import ModelFlags, read_raw, wrong
 from smmf_core.errors import ConfigError
 
+_FILES = ("tls_cert", "tls_key", "zmq_key")  # of [server]
 IsInstalled = Callable[[str], bool]
 
 
@@ -57,7 +57,11 @@ def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> Server
     if path is not None:
         raw = load_raw_server(path)
         config = parse_server(raw, os.environ, _secrets(raw.source))
-        config.models = [str(Path(path).parent / entry) for entry in config.models]
+        folder = Path(path).parent
+        config.models = [str(folder / entry) for entry in config.models]
+        for key in _FILES:
+            if given := getattr(config.server, key):
+                setattr(config.server, key, _beside(folder, given))
     built = msgspec.to_builtins(config)
     for key, value in overrides.items():
         if value is not None:
@@ -67,8 +71,6 @@ def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> Server
         config = msgspec.convert(built, ServerConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(key_in_words(error)) from None
-    if not is_loopback(config.server.admin_host) and not config.server.api_keys:
-        raise wrong(config.source, "needs api_keys when it is not loopback", "[server] admin_host")
     return config
 
 
@@ -175,14 +177,6 @@ def clashes(models: list[ModelConfig]) -> list[Problem]:
                 problems.append(Problem(config.source, 0, "[model]", "value", message))
             owners.setdefault(name, config.source)
     return problems
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address. A name other than localhost counts as open."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _beside(folder: Path, path: str) -> str:

@@ -13,7 +13,7 @@ from smmf_core.config import later
 from smmf_core.config.engine_options import engine_options
 from smmf_core.config.problems import nearest
 from smmf_core.config.raw import RawConfig
-from smmf_core.config.rules import check_model, check_registry, check_timeouts
+from smmf_core.config.rules import check_keys, check_model, check_registry, check_timeouts
 from smmf_core.config.schema import InferenceDefaults, ModelConfig, Optimization, ServerConfig
 from smmf_core.config.section import fields_of
 from smmf_core.config.source import ReadFile, Source
@@ -49,6 +49,8 @@ def parse_server(raw: RawConfig, env: Mapping[str, str], read: ReadFile) -> Serv
     check_sections(source, (*_SERVER_SECTIONS, "models"), later.SECTIONS)
     fields = {field.name: field.type for field in fields_of(ServerConfig)}
     sections = {name: read_section(source, name, fields[name]) for name in _SERVER_SECTIONS}
+    if sections["server"] is not None:
+        check_keys(source, sections["server"])
     if sections["registry"] is not None:
         check_registry(source, sections["registry"])
     if sections["timeouts"] is not None:

@@ -25,7 +25,8 @@ _NOT_A_WORKERS: dict[str, dict[str, Any]] = {
     },
 }
 _LIVE_SECTIONS = frozenset({"health", "limits", "timeouts", "memory"})
-_LIVE_KEYS = frozenset({"server.api_keys", "server.cors_origins", "log.level"})
+CERTIFICATE_KEYS = frozenset({"server.tls_cert", "server.tls_key"})  # live unless TLS comes or goes
+_LIVE_KEYS = frozenset({"server.api_keys", "server.no_auth", "server.cors_origins", "log.level"})
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -82,6 +83,7 @@ def server_changes(old: ServerConfig, new: ServerConfig) -> ServerChanges:
     """`models` is left to plan."""
     live: list[str] = []
     restart: list[str] = []
+    keeps_tls = bool(old.server.tls_cert) and bool(new.server.tls_cert)
     for section in msgspec.structs.fields(ServerConfig):
         if section.name in ("models", "source"):
             continue
@@ -91,6 +93,7 @@ def server_changes(old: ServerConfig, new: ServerConfig) -> ServerChanges:
                 continue
             key = f"{section.name}.{field.name}"
             is_live = section.name in _LIVE_SECTIONS or key in _LIVE_KEYS
+            is_live = is_live or (keeps_tls and key in CERTIFICATE_KEYS)
             (live if is_live else restart).append(key)
     return ServerChanges(live, restart)
 

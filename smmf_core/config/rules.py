@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from smmf_core.config.durations import span_s
-from smmf_core.config.schema import Deployment, ModelConfig, Registry, Timeouts
+from smmf_core.config.schema import Deployment, ModelConfig, Registry, Server, Timeouts
 from smmf_core.config.source import Source
 
 MIN_HANG_S = 3.0
@@ -23,6 +23,13 @@ def check_model(source: Source, config: ModelConfig) -> None:
         source.problem(path, "value", "not together with load_in_8bit")
     if quantization := config.engine.get("quantization"):
         config.optimization.quantization = str(quantization)
+
+
+def check_keys(source: Source, server: Server) -> None:
+    """A header brings a key without the spaces around it, and no control characters at all."""
+    if any(key != key.strip() or not key.isprintable() for key in server.api_keys):
+        message = "a key has neither spaces around it nor control characters"
+        source.problem(("server", "api_keys"), "value", message)
 
 
 def check_registry(source: Source, registry: Registry) -> None:

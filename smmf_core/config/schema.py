@@ -30,14 +30,20 @@ class Server(Section):
 
     host: Text = "127.0.0.1"  # where inference listens: OpenAI's routes
     port: Port = 8000  # 0: any free one
-    admin_host: Text = "127.0.0.1"  # administration; not loopback: needs api_keys
+    admin_host: Text = "127.0.0.1"  # administration; not loopback: needs a key with the role admin
     admin_port: Port = 8001
     routers: Count = 1  # processes that share the inference port
     name: FileName = "default"  # names the run directory
     run_dir: str = ""  # "": a folder of this user, by the server's name
-    api_keys: list[Text] = []  # clients must send one of them; empty: none is needed
+    api_keys: list[Text] = []  # beside those of `smmf keys create`; none at all: none is needed
+    no_auth: bool = False  # start on an address that others reach, without any key
     cors_origins: list[str] = []  # of web pages that may call, or "*"
     max_body_mb: Positive = 32.0  # of a request
+    tls_cert: str = ""  # PEM file: HTTPS, on the admin port where it is not loopback; "": HTTP
+    tls_key: str = ""  # PEM file, not encrypted; "": the key is in tls_cert's
+    zmq_port: Port = 0  # of the client library from other machines, encrypted (CURVE); 0: none
+    zmq_host: str = ""  # its address; "": host
+    zmq_key: str = ""  # file with its secret key; "": made at the first start, in the state folder
 
 
 class Timeouts(Section):

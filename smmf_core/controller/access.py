@@ -23,7 +23,6 @@ from smmf_core.errors import ControlError
 from smmf_core.keys import day_of, month_of
 from smmf_core.lifecycle import Child
 from smmf_core.native._limits import ROWS, LimitTable
-from smmf_core.store.outbox import add_up
 from smmf_core.store.records import KeyRecord, Stored, Usage, UsageKey
 from smmf_core.store.writer import Store
 
@@ -55,7 +54,6 @@ class Access:
         self._version = 0
         self._fd = -1
         self._table: LimitTable | None = None
-        self._added: dict[UsageKey, Usage] = {}  # since the store was last told
         self.last_used: dict[str, str] = {}  # by key: the day
         self.book = KeyBook(ROWS)
 
@@ -78,7 +76,6 @@ class Access:
 
     def close(self) -> None:
         """Nothing runs any more."""
-        self.tick()
         self._table = None
         if self._fd >= 0:
             os.close(self._fd)
@@ -133,13 +130,10 @@ class Access:
         self._load_month(stored.month_tokens)
 
     def too_late(self) -> None:
-        """The database was waited for long enough: configured keys must do."""
-        if self._is_late or self.book.is_known:
-            return
-        self._is_late = True
-        if self.book.entries():
+        """The database was waited for long enough: configured keys must do, until it is there."""
+        if self.book.entries() and not (self._is_late or self.book.is_known):
             _log.warning("the registry cannot be read: only keys of [server] api_keys are known")
-        self.announce()
+        self._is_late = True
 
     def configure(self) -> None:
         """`[server]` has changed."""
@@ -171,8 +165,7 @@ class Access:
     def _message(self) -> Keys:
         entries = self.book.entries()
         is_required = bool(entries or self.open_key())
-        is_enough = self.book.is_known or (self._is_late and bool(entries))
-        return Keys(self._version, entries, is_required, "" if is_enough else UNKNOWN)
+        return Keys(self._version, entries, is_required, "" if self.book.is_known else UNKNOWN)
 
     def _changed(self) -> None:
         self._version += 1
@@ -221,10 +214,10 @@ class Access:
         now = time.time()
         month = month_of(now)
         for entry in self.book.entries():
-            known = tokens.get(entry.id, 0)
-            if known > self._month_tokens(entry, now):
+            missing = tokens.get(entry.id, 0) - self._month_tokens(entry, now)
+            if missing > 0:
                 assert self._table is not None
-                self._table.set_month(entry.slot, month, known)
+                self._table.add_month(entry.slot, month, missing)
 
     def _month_tokens(self, entry: KeyEntry, now: float) -> int:
         assert self._table is not None
@@ -233,16 +226,14 @@ class Access:
     # --- usage ---
 
     def used(self, deltas: Iterable[UsageDelta]) -> None:
-        """As a Router reports it."""
+        """As a Router reports it, once a second. The store hears of it at once: what waits here is
+        lost with this process."""
         day = day_of(time.time())
+        added: dict[UsageKey, Usage] = {}
         for delta in deltas:
             usage = Usage(delta.requests, delta.errors, delta.prompt, delta.cached, delta.generated)
-            add_up(self._added, {UsageKey(day, delta.key, delta.model): usage})
+            added[UsageKey(day, delta.key, delta.model)] = usage  # a report has each but once
             self.last_used[delta.key] = day
-
-    def tick(self) -> None:
-        """Once a second: the store hears of what came."""
-        added, self._added = self._added, {}
         if added and self._store is not None:
             self._store.add_usage(added)
 

@@ -208,7 +208,6 @@ class ControllerShell:
         if self._memory is not None and (news := self._memory.news()):
             self.note("model", "registry", news)
         vitals.share(self.core, self.watch.gpus, self.send)
-        self.access.tick()
 
     @property
     def now(self) -> float:

@@ -16,12 +16,14 @@ from smmf_core import __version__
 from smmf_core.api import anthropic, openai, responses
 from smmf_core.api.dialect import Dialect, Load
 from smmf_core.api.openai import Require, Wanted
+from smmf_core.api.openai.images import no_vision
 from smmf_core.api.openai.schema import Body
+from smmf_core.control_messages import ModelEntry
 from smmf_core.errors import ApiError
 from smmf_core.http.rate_lines import tell_left
 from smmf_core.http.request import Request
 from smmf_core.http.whole import Ask
-from smmf_core.messages import Usage
+from smmf_core.messages import Image, Tokenize, Usage
 from smmf_core.metrics import Metrics
 from smmf_core.native._frames import StreamTable
 from smmf_core.router.auto import check, choose
@@ -130,6 +132,7 @@ class Intake:
         model, adapter, name = self._find(call, require, "generate", dialect.capability)
         parsed = openai.finish(decoded, model.entry.defaults)
         submit = parsed.submit
+        _check_images(submit.images, model.entry)
         submit.adapter = adapter
         submit.request_id = call.request_id
         if _PRIORITY in headers:
@@ -161,6 +164,8 @@ class Intake:
         model, _, wanted.renderer.model = self._find(
             call, wanted.require, task, capability, other_task
         )
+        if isinstance(submit, Tokenize):
+            _check_images(submit.images, model.entry)
         submit.request_id = call.request_id
         if _PRIORITY in headers:
             submit.priority = _priority(headers[_PRIORITY])
@@ -187,6 +192,7 @@ class Intake:
         body = load.body(load.model, gateway.wall_s, "unload")
         call.model = call.base_model = model.name
         gateway.record(call, None, End(gateway.now, 200, "", Usage(0, 0)))
+        tell_left(call, gateway.wall_s)
         request.respond(200, JSON + call.timed(gateway.now), body)
 
     def _begin(self, request: Request, call: Call, route: str) -> None:
@@ -223,8 +229,13 @@ class Intake:
         """
         fleet, name = self._gateway.core.fleet, call.model
         if name == AUTO and not fleet.has(AUTO):
-            wanted = task or _TEXT_TASK
-            model, adapter = choose(fleet, wanted, capability, require, call.may_ask), ""
+            wanted, adapter = task or _TEXT_TASK, ""
+            try:
+                model = choose(fleet, wanted, capability, require, call.may_ask)
+            except ApiError:
+                if not other_task:
+                    raise
+                model = choose(fleet, other_task, other_task, require, call.may_ask)
             name = model.name
         else:
             model, adapter = fleet.find_adapter(name)
@@ -241,6 +252,12 @@ class Intake:
         if (unavailable := fleet.unavailable(model)) is not None:
             raise unavailable
         return model, adapter, name
+
+
+def _check_images(images: list[Image], entry: ModelEntry) -> None:
+    """Of a model that was never loaded, its Worker knows. Raises ApiError (400)."""
+    if images and entry.capabilities and "vision" not in entry.capabilities:
+        raise no_vision(images[0])
 
 
 def _check_media_type(given: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import select
 import socket
+import ssl
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ _STALL_S = 60.0  # no byte on any connection for so long: the rest has failed
 class Plan:
     """What to send. `arrivals_s`: open loop, one request at each time. Else closed loop:
     `total` requests by `clients`, each sending its next when its last has ended. `requests`, where
-    given, are sent instead of `request`, one after another and around again."""
+    given, are sent instead of `request`, one after another and around again. `trust`: of an
+    https:// server's certificate; None: the system's."""
 
     url: str
     request: bytes
@@ -33,6 +35,7 @@ class Plan:
     total: int = 0
     arrivals_s: list[float] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
+    trust: ssl.SSLContext | None = None
 
 
 class Load:
@@ -41,7 +44,10 @@ class Load:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         parts = urlsplit(plan.url)
-        self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
+        self._tls: ssl.SSLContext | None = None
+        if parts.scheme == "https":
+            self._tls = plan.trust or ssl.create_default_context()
+        self._address = (parts.hostname or "127.0.0.1", parts.port or (443 if self._tls else 80))
         self._epoll = select.epoll()
         self._busy: dict[int, tuple[socket.socket, Exchange]] = {}
         self._idle: list[socket.socket] = []
@@ -95,6 +101,8 @@ class Load:
     def _connect(self) -> socket.socket:
         connection = socket.create_connection(self._address, timeout=10)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            connection = self._tls.wrap_socket(connection, server_hostname=self._address[0])
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         return connection
 
@@ -105,8 +113,8 @@ class Load:
             return
         connection, exchange = found
         try:
-            data = connection.recv(_READ_BYTES)
-        except BlockingIOError:
+            data = _receive(connection)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError as error:
             self._break(fd, str(error))
@@ -149,3 +157,12 @@ class Load:
         for connection in self._idle:
             connection.close()
         self._epoll.close()
+
+
+def _receive(connection: socket.socket) -> bytes:
+    """What is there. Of TLS all that has been decrypted: no descriptor would tell of it."""
+    data = connection.recv(_READ_BYTES)
+    if isinstance(connection, ssl.SSLSocket):
+        while connection.pending():
+            data += connection.recv(_READ_BYTES)
+    return data

@@ -26,7 +26,7 @@ class LimitTable:
     ) -> int:
         """Take one request with so many tokens, at `now_s` (Unix seconds); limits of 0 are none.
         0: taken, until `settle`; else nothing is, and which limit it meets: 1 requests, 2 tokens,
-        3 concurrency, 4 the month's tokens (of keys.month_of; open requests are not in them)."""
+        3 concurrency, 4 the month's tokens (`month` is keys.month_of's)."""
     def settle(
         self,
         slot: int,
@@ -38,16 +38,20 @@ class LimitTable:
         router: int,
     ) -> None:
         """The end of a request: it is open no more, and what was reserved becomes what was used. Of
-        a window that is over only what goes beyond the reservation counts, in the present one."""
+        a window that is over only what goes beyond the reservation counts, in the present one; of
+        a month that is over, nothing."""
     def state(
         self, slot: int, now_s: int, month: int | None = None
     ) -> tuple[int, int, int, int, int]:
         """(requests, tokens, open requests, seconds until the minute's windows are over, tokens of
-        the month): of `month`, if one is given, else of the last one in which there were any."""
+        the month, with what open requests have reserved): of `month`, if one is given, else of the
+        last one in which there were any."""
     def windows(self, slot: int, now_s: int) -> tuple[int, int, int, int]:
         """(requests, seconds until their window is over, tokens, seconds); 0 s: there is none."""
-    def set_month(self, slot: int, month: int, tokens: int) -> None: ...
+    def add_month(self, slot: int, month: int, tokens: int) -> None:
+        """So many tokens were used in this month, and are not in the table."""
     def forget(self, slot: int) -> None:
         """Another key is to have it: nothing is used or open."""
     def forget_router(self, router: int) -> None:
-        """That Router is dead: its open requests are given back."""
+        """That Router is dead: its open requests are given back, and what they have reserved of the
+        month."""

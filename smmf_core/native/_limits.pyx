@@ -28,7 +28,7 @@ cdef extern from "smmf/limits.hpp" namespace "smmf" nogil:
         void Settle(uint32_t slot, int64_t now, int64_t taken_at, uint64_t reserved, uint64_t used,
                     uint32_t month, uint32_t router)
         KeyState State(uint32_t slot, int64_t now)
-        void SetMonth(uint32_t slot, uint32_t month, uint64_t tokens)
+        void AddMonth(uint32_t slot, uint32_t month, uint64_t tokens)
         void Forget(uint32_t slot)
         void ForgetRouter(uint32_t router)
 
@@ -84,9 +84,9 @@ cdef class LimitTable:
         cdef KeyState state = self.c.State(slot, now_s)
         return state.requests, state.requests_reset_s, state.tokens, state.tokens_reset_s
 
-    def set_month(self, int64_t slot, uint32_t month, uint64_t tokens):
+    def add_month(self, int64_t slot, uint32_t month, uint64_t tokens):
         self.check(slot, 0)
-        self.c.SetMonth(slot, month, tokens)
+        self.c.AddMonth(slot, month, tokens)
 
     def forget(self, int64_t slot):
         self.check(slot, 0)

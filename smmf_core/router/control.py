@@ -217,5 +217,7 @@ class RouterControl:
             return
         is_idle = self.shell is None or self.shell.is_idle
         if (is_idle and not self.server.connections) or now > self._drain_until:
+            if self.shell is not None:
+                self.shell.end_all()
             self.report()  # what the last requests have used
             self.ended.set()

@@ -67,7 +67,7 @@ class Replica:
     online: bool
 
 
-def _other_form(name: str) -> str:
+def other_form(name: str) -> str:
     """Ollama's clients say `name:latest` for `name`, and the other way round."""
     return name.removesuffix(LATEST) if name.endswith(LATEST) else name + LATEST
 
@@ -111,7 +111,7 @@ class Fleet:
         return name in self._names
 
     def find(self, name: str) -> Model:
-        model = self._names.get(name) or self._names.get(_other_form(name))
+        model = self._names.get(name) or self._names.get(other_form(name))
         if model is None:
             shown = name if len(name) <= 100 else name[:100] + "..."
             text = f"The model `{shown}` does not exist or you do not have access to it."

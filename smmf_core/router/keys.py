@@ -16,10 +16,10 @@ from smmf_core.control_messages import KeyEntry, Keys, ModelEntry
 from smmf_core.errors import ApiError
 from smmf_core.keys import digest, first_day_after, month_of
 from smmf_core.native._limits import LimitTable
+from smmf_core.router.fleet import other_form
 
 _OPEN_RETRY_S = 1.0  # how soon one of a key's requests may have ended
 _BY_REQUESTS, _BY_TOKENS, _BY_OPEN = 1, 2, 3  # of LimitTable.take; else by the month's tokens
-_MONTH_TOKENS = 4  # of LimitTable.state
 
 
 class Left(msgspec.Struct, gc=False):
@@ -64,7 +64,7 @@ class Key:
         self._entry = entry
         self._may_post = "inference" in entry.roles or "admin" in entry.roles
         self._may_get = self._may_post or "read" in entry.roles
-        self._models = frozenset(entry.models)
+        self._models = frozenset((*entry.models, *map(other_form, entry.models)))
         self._table = table
         self._router = router
 

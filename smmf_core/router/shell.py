@@ -121,6 +121,11 @@ class RouterShell:
             answer.done = True
             self.table.close(answer.key)
 
+    def end_all(self) -> None:
+        """The Router ends: what is still open has been used as far as it came."""
+        for answer in list(self._answers.values()):
+            self.disconnected(answer)
+
     def writable(self, answer: Answer) -> None:
         self.table.unblock(answer.key)
         if answer in self._finishing:

@@ -20,7 +20,7 @@ from smmf_core.store.records import KeyRecord, Stored
 
 SQLITE = "sqlite:///"
 WAIT_S = 1.0  # for another process's lock
-_SCHEMAS = (1, 2)
+_SCHEMAS = ([1], [2])  # of the one row that there is
 _JSON = ("roles", "models")
 _TOKENS = """SELECT key_id, SUM(prompt + generated) FROM usage
     WHERE server = ? AND day >= ? GROUP BY key_id"""
@@ -59,10 +59,10 @@ def _read(file: Path, server: str) -> Stored | None:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if "smmf_schema" not in names:
             return None if names else Stored()
-        (version,) = connection.execute("SELECT version FROM smmf_schema").fetchone()
-        if version not in _SCHEMAS:
+        versions = connection.execute("SELECT version FROM smmf_schema").fetchall()
+        if [row[0] for row in versions] not in _SCHEMAS:
             return None
-        if version == 1:
+        if versions[0][0] == 1:
             return Stored()
         rows = connection.execute("SELECT * FROM api_keys WHERE server = ? ORDER BY id", [server])
         keys = [_record(dict(row)) for row in rows]

@@ -48,6 +48,8 @@ class KeyWanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def issue(wanted: KeyWanted, now: float) -> tuple[KeyRecord, str]:
     """(what is kept, the key). Raises ValueError: the field, and what is expected."""
     _check_roles(wanted.roles)
+    _check_shown("name", [wanted.name])
+    _check_shown("models", wanted.models)
     expires_at = _expiry(wanted.expires_at, now)
     name, key = new_key()
     limits = {limit: getattr(wanted, limit) or 0 for limit in LIMITS}
@@ -92,6 +94,12 @@ def _check_roles(roles: list[str]) -> None:
     if wrong is not None or not roles:
         got = "" if wrong is None else f", got '{wrong[:40]}'"
         raise ValueError(f"roles: expected some of {', '.join(ROLES)}{got}")
+
+
+def _check_shown(field: str, texts: list[str]) -> None:
+    """What a terminal would obey is not for a table of keys."""
+    if not all(map(str.isprintable, texts)):
+        raise ValueError(f"{field}: expected printable characters only")
 
 
 def _expiry(given: float | str | None, now: float) -> float:

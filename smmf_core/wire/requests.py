@@ -8,7 +8,10 @@ queue. Must not look into the messages.
 
 from __future__ import annotations
 
+import os
 import select
+import socket
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -18,6 +21,8 @@ from smmf_core.messages import ToRouter, ToWorker, encode
 _HIGH_WATER_FRAMES = 65_536  # far above the slots of any worker: a full pipe means a dead peer
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: enums cost a microsecond
 _FIRST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)  # parts of one frame
+_HANDSHAKE_MS = 10_000  # for a stranger on the TCP port to show that it is none
+_HEARTBEAT_MS, _SILENT_MS = 5000, 15_000  # a machine that is gone sends no end of file
 _RECONNECT_MS = 20  # a Router that has just started may not have bound its socket yet
 
 _to_worker = msgspec.msgpack.Decoder(list[ToWorker])
@@ -74,17 +79,47 @@ class RouterSocket:
 
 
 class LaneSocket:
-    """The Router's ROUTER socket for the client library; the ids of its peers are ZeroMQ's own, one
+    """A Router's ROUTER socket for the client library; the ids of its peers are ZeroMQ's own, one
     per connection. `fd` is edge-triggered: after it fires, and after sends, receive until empty."""
 
-    def __init__(self, path: str, frame_bytes: int) -> None:
+    def __init__(self, frame_bytes: int) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         _configure(self._socket)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, frame_bytes)  # a longer one ends its connection
-        self._socket.bind(f"ipc://{path}")
         self.fd = int(self._socket.getsockopt(zmq.FD))
+        self._endpoint = ""
+        self._path: Path | None = None
+
+    def bind(self, path: Path) -> None:
+        """On this machine, for this user."""
+        self._path, self._endpoint = path, f"ipc://{path}"
+        self._socket.bind(self._endpoint)
+        path.chmod(0o600)
+
+    def serve(self, listener: socket.socket, secret_key: bytes) -> None:
+        """On a TCP socket that listens: encrypted, for who knows our public key. The clients' own
+        key pairs are made up for each connection: their API key says who they are, so nobody is
+        asked about them (no ZAP)."""
+        self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+        self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret_key)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
+        host, port = listener.getsockname()[:2]
+        self._socket.setsockopt(zmq.IPV6, int(":" in host))
+        self._socket.setsockopt(zmq.USE_FD, os.dup(listener.fileno()))  # ZeroMQ's from here on
+        self._endpoint = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        self._socket.bind(self._endpoint)
+
+    def accept_no_more(self) -> None:
+        """Connections that there are go on."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)  # at once: ZeroMQ takes its time
+        if self._endpoint:
+            self._socket.unbind(self._endpoint)
+            self._endpoint = ""
 
     def send(self, identity: bytes, frame: bytes) -> bool:
         """False: the client is gone, or has read nothing for thousands of frames."""
@@ -105,6 +140,7 @@ class LaneSocket:
 
     def close(self, linger_ms: int) -> None:
         """Last frames get so long to leave."""
+        self.accept_no_more()
         self._socket.close(linger=linger_ms)
         self._context.term()
 

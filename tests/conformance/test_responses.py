@@ -312,7 +312,7 @@ IMAGE = {"type": "input_image", "image_url": "http://localhost/a.png"}
         (
             {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}, IMAGE]}]},
             "unsupported_value",
-            "input[0].content[1].type",
+            "input[0].content[1]",
         ),
         ({"tools": [{"type": "web_search"}]}, "unsupported_value", "tools[0].type"),
         ({"stream_options": {"include_obfuscation": False}}, "invalid_value", None),

@@ -162,6 +162,9 @@ def test_other_models_do_not_score(http: httpx.Client, path: str, body: Any) -> 
 def test_auto_finds_a_model_that_scores(http: httpx.Client) -> None:
     answer = http.post("/v1/score", json={"model": "auto", "text_1": "a", "text_2": "b"}).json()
     assert answer["model"] == "rank"
+    needs = {"smmf": {"require": {"embedding_dimension": 32}}}  # which a rerank model has not
+    ask = {"model": "auto", "text_1": "a", "text_2": "b", **needs}
+    assert http.post("/v1/score", json=ask).json()["model"] == "vectors"
 
 
 def test_a_model_loads_for_it(http: httpx.Client) -> None:
@@ -188,7 +191,7 @@ def test_they_are_counted_and_logged(server: Server, http: httpx.Client) -> None
     assert 'smmf_requests_total{code="400",model="",route="detokenize"}' in metrics
     line = logged(server, "find-me")
     assert (line["route"], line["status"], line["model"]) == ("score", 200, "rank")
-    assert (line["key"], line["prompt_tokens"]) == (0, 2)
+    assert (line["key"], line["prompt_tokens"]) == ("config-1", 2)
 
 
 def test_the_official_client_reads_refusals(server: Server) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from smmf_core.config import Model, ModelConfig, Server, ServerConfig
 from smmf_core.control_messages import Drain, FromChild
-from smmf_core.controller.listeners import Listeners
+from smmf_core.controller.listeners import Listeners, Ports
 from smmf_core.controller.run_dir import RunDir
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.wire.control import Channel
@@ -29,7 +29,7 @@ def test_a_child_that_dies_while_it_is_told_something_is_not_watched_on(folder: 
 async def tell_the_dead(folder: Path) -> None:
     config = ServerConfig(Server(routers=1))
     models = [ModelConfig(Model("m", "echo"))]
-    shell = ControllerShell(config, models, RunDir(folder), Listeners("127.0.0.1", 0))
+    shell = ControllerShell(config, models, RunDir(folder), Ports(Listeners("127.0.0.1", 0)))
     loop = asyncio.get_running_loop()
     shell.run_on(loop)
     shell.core.plan({})

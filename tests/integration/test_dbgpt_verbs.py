@@ -183,6 +183,9 @@ def test_a_role_without_a_controller(cluster: Cluster, folder: Path) -> None:
     assert "none.toml" in done.stderr
 
 
+API_FOR_ALL = '[service.model.api]\nhost = "0.0.0.0"'
+
+
 def test_a_controller_in_the_background(folder: Path) -> None:
     admin, port = free_port(), free_port()
     file = folder / "controller.toml"
@@ -194,6 +197,10 @@ def test_a_controller_in_the_background(folder: Path) -> None:
     done = run(["start", "controller", "-c", str(file), "-d"], environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(run(["list", "--json"], environment).stdout) == []
+    file.write_text(file.read_text().replace("[service.model.api]", API_FOR_ALL))
+    moved = run(["start", "apiserver", "-c", str(file)], environment)
+    assert moved.returncode == 1, "other machines would reach it, and no key is needed"
+    assert "`smmf keys create`" in moved.stderr
     again = run(["start", "controller", "-c", str(file), "--daemon"], environment)
     assert (again.returncode, again.stdout) == (1, "")
     assert "runs already" in again.stderr

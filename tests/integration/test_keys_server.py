@@ -84,8 +84,9 @@ def get(server: Server, path: str, key: str = "") -> Any:
 
 
 def on_every_router(ask_once: Callable[[], int], status: int) -> None:
-    """Connections are spread over the Routers by the kernel: enough of them reach both."""
-    assert {ask_once() for _ in range(20)} == {status}
+    """Connections are spread over the Routers by the kernel: enough of them reach both. Each hears
+    of a change by a message of its own, in its own time."""
+    until(lambda: {ask_once() for _ in range(20)} == {status})
 
 
 def test_the_first_key_locks_the_port_and_revoking_opens_it(server: Server) -> None:
@@ -257,9 +258,16 @@ def test_wrong_use_is_told_with_the_range(server: Server) -> None:
         ({"requests_per_minute": 0}, "requests_per_minute: expected an integer >= 1"),
         ({"expires_at": "soon"}, "expires_at: expected a span"),
         ({"rolles": []}, "there is no field 'rolles'"),
+        ({"name": "two\nlines"}, "name: expected printable characters only"),
     ):
         status, answer = server.ask_admin("POST", "/admin/v1/keys", body)
         assert (status, message in answer["error"]["message"]) == (400, True), answer
+    _, answer = server.ask_admin("POST", "/admin/v1/keys", {"max_concurrency": 0})
+    assert answer["error"]["param"] == "max_concurrency"
+    deep = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=60)
+    deep.request("POST", "/admin/v1/keys", "[" * 100_000, {"Content-Type": "application/json"})
+    assert deep.getresponse().status == 400
+    deep.close()
     status, answer = server.ask_admin("GET", "/admin/v1/usage?by=colour")
     assert (status, answer["error"]["message"]) == (
         400,
@@ -269,6 +277,46 @@ def test_wrong_use_is_told_with_the_range(server: Server) -> None:
     done = smmf(server, "keys", "create", "--tokens-per-minute", "0")
     assert done.returncode == 2
     assert "'0' is not a whole number from 1 to 1000000000" in done.stderr
+    told = post(server, models=["echo", "echo:latest", "elsewhere"])["message"]
+    assert told == "the key is shown this once; there is no model elsewhere yet"
+
+
+def test_wrong_use_is_told_in_the_same_words_without_a_server(server: Server) -> None:
+    message = refused(server, "keys", "create", "x" * 101, "--server", "default")
+    assert message == "name: expected a string of length <= 100"
+
+
+def test_a_configured_key_may_be_of_any_text(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "smmf.toml").write_text('[server]\napi_keys = ["schl\u00fcssel"]\n')
+    server.start()
+    headers = {"Authorization": b"Bearer " + "schl\u00fcssel".encode()}
+    for port in (server.port, server.admin_port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        path = "/v1/models" if port == server.port else "/admin/v1/keys"
+        connection.request("GET", path, headers=headers)
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+def test_what_a_stop_cuts_off_is_used(server: Server, tmp_path: Path) -> None:
+    slow = echo_toml(engine={"tokens": 100_000, "step_ms": 5, "max_model_len": 200_000})
+    (tmp_path / "local-echo.toml").write_text(slow)
+    (tmp_path / "smmf.toml").write_text("[timeouts]\ndrain_s = 0.2\n")
+    server.start()
+    server.wait_admin()
+    row = post(server, roles=["admin", "inference"])
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {row['key']}"}
+    connection.request(
+        "POST", "/v1/chat/completions", json.dumps({**CHAT, "stream": True}), headers
+    )
+    assert connection.getresponse().read(1000)
+    assert server.stop() == 0
+    connection.close()
+    (used,) = read(server, "usage", "--server", "default", "--key", row["id"])
+    assert used["requests"] == 1
+    assert used["prompt"] > 0
+    assert used["generated"] > 0
 
 
 def test_an_open_address_needs_a_key(server: Server, tmp_path: Path) -> None:

@@ -212,6 +212,13 @@ def pids(server: Server) -> dict[str, int]:
     return {row["id"]: row["pid"] for row in server.instances() if row["pid"]}
 
 
+def test_an_unload_tells_what_is_left(server: OwnServer) -> None:
+    _, key = server.key(requests_per_minute=5)
+    body = {"model": "other", "keep_alive": 0}
+    status, headers, _ = server.request("POST", "/api/generate", body, bearer(key))
+    assert (status, headers["x-ratelimit-remaining-requests"]) == (200, "5")
+
+
 def test_clients_of_messages_are_told_as_anthropics_are(server: OwnServer) -> None:
     _, key = server.key(requests_per_minute=1)
     body = {"model": "echo", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
@@ -234,6 +241,19 @@ def test_a_budget_ends(server: OwnServer) -> None:
     assert (status, body["error"]["code"]) == (429, "budget_exhausted")
     assert body["error"]["type"] == "insufficient_quota"
     assert headers["x-should-retry"] == "false"
+
+
+def test_a_months_budget_is_exact(server: OwnServer) -> None:
+    """What open requests have reserved is not to be had, whichever Router has them."""
+    _, key = server.key(monthly_tokens=200)
+    fields = {"max_tokens": 60, "smmf_echo": {"tokens": 60, "step_ms": 5}}
+    answers = at_once(lambda: server.ask(key, **fields), 16)
+    used = [body["usage"]["total_tokens"] for status, _, body in answers if status == 200]
+    assert 0 < sum(used) <= 200
+    assert {body["error"]["code"] for status, _, body in answers if status != 200} == {
+        "budget_exhausted"
+    }
+    assert server.ask(key, max_tokens=200 - sum(used) - 1)[0] == 200
 
 
 def test_a_key_has_its_models_and_its_roles(server: OwnServer) -> None:

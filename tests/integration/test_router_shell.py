@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import time
@@ -18,6 +19,7 @@ from router_shell_rig import USAGE, WAIT_S, Rig, WorkerEnd, close, result, run_t
 from smmf_core import control_messages as cm
 from smmf_core import messages as m
 from smmf_core.config import ServerConfig
+from smmf_core.native._limits import LimitTable
 from smmf_core.router.control import RouterControl
 from smmf_core.wire.control import ControlServer
 
@@ -182,11 +184,16 @@ def test_a_router_hears_the_controller_it_finds_at_once(tmp_path: Path) -> None:
         server = ControlServer(tmp_path)
         listener = socket.create_server(("127.0.0.1", 0))
         heard: list[socket.socket] = []
-        control = RouterControl(tmp_path, 0, 1, heard.append)
+        control = RouterControl(tmp_path, 0, 1, heard.extend)
         control.tick(time.monotonic())
         (first,) = server.accept()
         welcome = cm.Welcome(m.PROTOCOL, msgspec.msgpack.encode(ServerConfig()))
         first.send(welcome, [listener.fileno()])
+        await until(lambda: control.shell is not None)
+        assert not heard  # not before it knows who may ask
+        table = os.open(tmp_path / "limits", os.O_RDWR | os.O_CREAT)
+        LimitTable.create(table)
+        first.send(cm.Keys(1, [], required=False), [table])
         await until(lambda: bool(heard))
         await asyncio.sleep(0.25)  # it tries to connect at most every 0.2 s
         first.close()  # and a new connection is welcome at once
@@ -197,6 +204,7 @@ def test_a_router_hears_the_controller_it_finds_at_once(tmp_path: Path) -> None:
         for sock in heard:
             sock.close()
         accepted[0].close()
+        os.close(table)
         assert control.shell is not None
         close(control.shell)
         server.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from key_store_suite import KeyStorageSuite, KeyWriterSuite
 from postgres_env import PASSWORD, Postgres
 from store_suite import RegistrySuite, Run, StorageSuite, WriterSuite, config, event, until
 
@@ -37,6 +38,14 @@ class TestStorage(StorageSuite):
 
 
 class TestRegistry(RegistrySuite):
+    pass
+
+
+class TestKeyStorage(KeyStorageSuite):
+    pass
+
+
+class TestKeyWriter(KeyWriterSuite):
     pass
 
 

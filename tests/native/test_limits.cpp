@@ -102,7 +102,7 @@ bool a_reservation_becomes_what_was_used() {
 bool a_month_begins_anew_and_hears_nothing_of_the_former() {
   File file;
   LimitTable& table = file.table;
-  table.SetMonth(1, kMonth, 995);
+  table.AddMonth(1, kMonth, 995);
   CHECK(take(table, 1, kNow, {0, 0, 0, 1000}, 5) == kTaken);
   table.Settle(1, kNow, kNow, 5, 6, kMonth, 0);
   CHECK(take(table, 1, kNow, {0, 0, 0, 1000}, 1) == kByMonth);
@@ -110,6 +110,33 @@ bool a_month_begins_anew_and_hears_nothing_of_the_former() {
   table.Settle(1, kNow, kNow, 7, 7, kMonth + 1, 0);
   table.Settle(1, kNow, kNow, 7, 100, kMonth, 0);
   CHECK(table.State(1, kNow).month == kMonth + 1 && table.State(1, kNow).month_tokens == 7);
+  return true;
+}
+
+// Open requests count with what they have reserved, until they are over or their Router is dead.
+bool a_months_budget_is_exact() {
+  constexpr KeyLimits kLimits = {0, 0, 0, 100};
+  File file;
+  LimitTable& table = file.table;
+  CHECK(take(table, 1, kNow, kLimits, 60, 1) == kTaken);
+  CHECK(take(table, 1, kNow, kLimits, 60, 2) == kByMonth);
+  CHECK(table.State(1, kNow).open == 1 && table.State(1, kNow).requests == 1);
+  CHECK(take(table, 1, kNow, kLimits, 40, 2) == kTaken);
+  settle(table, 1, kNow, kNow, 60, 10, 1);
+  CHECK(table.State(1, kNow).month_tokens == 50);
+  CHECK(take(table, 1, kNow, kLimits, 50, 1) == kTaken);
+  table.ForgetRouter(2);
+  CHECK(table.State(1, kNow).month_tokens == 60);
+  table.ForgetRouter(2);
+  CHECK(table.State(1, kNow).month_tokens == 60);
+  // the month ends while one is open: what it has reserved of the former is not taken of the next
+  CHECK(table.Take(1, kNow, kLimits, kMonth + 1, 30, 1) == kTaken);
+  settle(table, 1, kNow, kNow, 50, 50, 1);
+  CHECK(table.State(1, kNow).month_tokens == 30);
+  table.ForgetRouter(1);
+  CHECK(table.State(1, kNow).month_tokens == 0 && table.State(1, kNow).open == 0);
+  // a clock that was a month ahead and is set back
+  CHECK(take(table, 1, kNow, kLimits, 100) == kTaken && take(table, 1, kNow, kLimits) == kByMonth);
   return true;
 }
 
@@ -156,14 +183,17 @@ bool windows_are_exact() {
 
 bool exactly_the_limit_is_taken() {
   File file;
-  std::atomic<int> requests{0}, tokens{0};
+  std::atomic<int> requests{0}, tokens{0}, budget{0};
   in_threads(8, [&](int router) {
     for (int round = 0; round < 400; ++round) {
       requests += take(file.table, 1, kNow, {777, 0, 0, 0}, 1, router) == kTaken;
       tokens += 3 * (take(file.table, 2, kNow, {0, 900, 0, 0}, 3, router) == kTaken);
+      budget += 2 * (take(file.table, 3, kNow, {0, 0, 0, 600}, 2, router) == kTaken);
     }
   });
-  CHECK(requests == 777 && tokens == 900);
+  CHECK(requests == 777 && tokens == 900 && budget == 600);
+  for (uint32_t router = 0; router < 8; ++router) file.table.ForgetRouter(router);
+  CHECK(file.table.State(3, kNow).month_tokens == 0);
   return true;
 }
 
@@ -255,6 +285,7 @@ int main() {
   bool good = each_limit_is_named_and_leaves_no_trace();
   good = a_reservation_becomes_what_was_used() && good;
   good = a_month_begins_anew_and_hears_nothing_of_the_former() && good;
+  good = a_months_budget_is_exact() && good;
   good = a_file_is_taken_over_or_made_anew() && good;
   good = a_change_half_made_is_completed() && good;
   good = what_killed_routers_held_is_given_back() && good;  // before there are threads

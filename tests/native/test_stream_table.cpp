@@ -105,6 +105,28 @@ bool unchunk(const std::string& wire, std::string* body, size_t* chunks) {
   return true;
 }
 
+bool without_choices_an_event_is_its_text() {
+  World it;
+  CHECK(it.is_open);
+  auto frame = std::make_shared<smmf::Frame>();
+  frame->text_open = "t=\"";
+  frame->reasoning_open = "r=\"";
+  frame->text_close = frame->reasoning_close = "\"";
+  frame->tail = "}\n";
+  frame->has_choices = false;
+  smmf::Stream* stream = it.open(7, it.ends[0], false);
+  stream->frame = frame;
+  stream->prefix = "{";
+  CHECK(it.put(7, smmf::kAdmit, 0, 3, std::string(4, '\0')) &&
+        it.put(7, smmf::kReasoning, 0, 1, std::string(4, '\1') + "hm") && it.text(7, 0, "a\"") &&
+        it.text(7, 0, "b") && it.put(7, smmf::kChoiceEnd, 0, 1, "why"));
+  CHECK(it.drain() == 5 && it.flush().empty());
+  CHECK(it.received() == "HEAD\r\n\r\n{r=\"hm\"}\n{t=\"a\\\"b\"}\n");
+  CHECK(it.events.size() == 2 && it.events[1].kind == smmf::kChoiceEnd);  // its end is Python's
+  CHECK(it.events[1].count == 1 && it.events[1].payload == "why" && stream->reason == 1);
+  return true;
+}
+
 bool one_turn_is_one_chunk() {
   World it;
   CHECK(it.is_open);
@@ -226,7 +248,8 @@ bool streams_come_and_go_in_any_order() {
 }  // namespace
 
 int main() {
-  const bool ok = one_turn_is_one_chunk() && an_ended_body_needs_no_bytes() &&
+  const bool ok = one_turn_is_one_chunk() && without_choices_an_event_is_its_text() &&
+                  an_ended_body_needs_no_bytes() &&
                   what_a_full_socket_refuses_comes_back_in_order() &&
                   a_broken_connection_is_told_once() && streams_come_and_go_in_any_order();
   return ok ? 0 : 1;

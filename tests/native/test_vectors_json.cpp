@@ -21,6 +21,13 @@ std::string rendered(const std::vector<float>& values, size_t dimensions, bool i
   return out;
 }
 
+std::string rows(const std::vector<float>& values, size_t dimensions) {
+  std::string out;
+  const auto* data = reinterpret_cast<const char*>(values.data());
+  smmf::AppendRows(data, values.size() * sizeof(float), dimensions, &out);
+  return out;
+}
+
 std::string number(float value) {
   const std::string row = rendered({value}, 1, false);
   const size_t from = row.find('[') + 1;
@@ -37,6 +44,8 @@ bool holds() {
   CHECK(rendered({1, 2, 3}, 3, true) ==
         R"({"object":"embedding","index":0,"embedding":"AACAPwAAAEAAAEBA"})");
   CHECK(rendered({}, 3, false).empty());
+  CHECK(rows({1, -2, 3, 0.1f}, 2) == "[1.0,-2.0],[3.0,0.1]");
+  CHECK(rows({}, 3).empty() && rows({}, 0).empty());
   CHECK(number(0.1f) == "0.1");
   CHECK(number(-0.0f) == "-0.0");
   CHECK(number(std::numeric_limits<float>::infinity()) == "null");

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from smmf_core.messages import ToolDelta
 from smmf_core.worker.parse import FORMATS
 from smmf_core.worker.parse.calls import CallParser
 
-NAMES = ["get_weather", "add"]
+TOOLS: dict[str, Any] = {
+    "get_weather": {
+        "properties": {
+            "city": {"$ref": "#/$defs/city"},
+            "n": {"type": "array"},
+            "days": {"type": "integer"},
+            "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        },
+        "$defs": {"city": {"type": "string"}},
+    },
+    "add": {"type": "object"},
+}
 ARGUMENTS = '{"city": "K\\u00f6ln \\"}{][", "n": [1, -2.5e3, true, null], "o": {"a": {}}}'
 EMPTY = "{}"
 BOTH = [("get_weather", ARGUMENTS), ("add", EMPTY)]
@@ -32,6 +44,18 @@ _WEATHER = f'{{"name": "get_weather", "arguments": {ARGUMENTS}}}'
 _ADD = '{"name": "add", "arguments": {}}'
 _LLAMA = _WEATHER.replace('"arguments"', '"parameters"')
 _LLAMA_ADD = _ADD.replace('"arguments"', '"parameters"')
+CITY = 'K\u00f6ln "x" \\n <b> {'
+LINES = "a\n\nb</para\n"
+CITY_JSON = json.dumps(CITY, ensure_ascii=False)
+
+
+def _glm(key: str, value: str) -> str:
+    return f"<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>\n"
+
+
+def _qwen(key: str, value: str) -> str:
+    return f"<parameter={key}>\n{value}\n</parameter>\n"
+
 
 ANSWERS = [
     Answer("hermes", f"<tool_call>\n{_WEATHER}\n</tool_call>", "", BOTH[:1]),
@@ -105,7 +129,60 @@ ANSWERS = [
     ),
     Answer("phi", f"<|tool_call|>[{_WEATHER}, {_ADD}]<|/tool_call|>", "", BOTH),
     Answer("phi", f"functools[{_ADD}]", "", BOTH[1:]),
-]
+    Answer(
+        "glm45",
+        "Sure.\n<tool_call>get_weather\n"
+        f'{_glm("city", CITY)}{_glm("n", "[1, -2.5, true, null]")}{_glm("note", "null")}'
+        "</tool_call>\n<tool_call>add</tool_call>",
+        "Sure.",
+        [("get_weather", f'{{"city": {CITY_JSON}, "n": [1, -2.5, true, null], "note": null}}'),
+         ("add", EMPTY)],
+    ),
+    Answer(
+        "glm45",
+        f'<tool_call>get_weather\n{_glm("days", "3")}{_glm("city", "007")}{_glm("note", "12")}',
+        "",
+        [("get_weather", '{"days": 3, "city": "007", "note": "12"}')],
+    ),
+    Answer(
+        "glm45",
+        f'<tool_call>unknown\n{_glm("a", "x < y")}{_glm("b", "True")}</tool_call> and so on',
+        "and so on",
+        [("unknown", '{"a": "x < y", "b": true}')],
+    ),
+    Answer("glm45", "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Köln", "",
+           [("get_weather", '{"city": "Köln"}')]),
+    Answer(
+        "qwen3_coder",
+        "Let me.\n<tool_call>\n<function=get_weather>\n"
+        f'{_qwen("city", CITY)}{_qwen("n", "[1, {}]")}{_qwen("days", "5")}'
+        "</function>\n</tool_call>\n"
+        "<tool_call>\n<function=add>\n</function>\n</tool_call>",
+        "Let me.",
+        [("get_weather", f'{{"city": {CITY_JSON}, "n": [1, {{}}], "days": 5}}'), ("add", EMPTY)],
+    ),
+    Answer(
+        "qwen3_coder",
+        f'<function=get_weather>{_qwen("city", LINES)}{_qwen("days", "many")}'
+        "</function>\n",
+        "",
+        [("get_weather", '{"city": "a\\n\\nb</para\\n", "days": "many"}')],
+    ),
+    Answer(
+        "llama4_pythonic",
+        "[get_weather(city='K\u00f6ln \"}{][ \\'\\\\', n=[1, -2.5e3, True, None,], "
+        "o={'a': {}, \"b\": (1,)}), add()]",
+        "",
+        [("get_weather", '{"city": "K\u00f6ln \\"}{][ \'\\\\", "n": [1, -2.5e3, true, null], '
+          '"o": {"a": {}, "b": [1]}}'), ("add", EMPTY)],
+    ),
+    Answer("llama4_pythonic", 'Well:\n[add(a=1, b = "x\\x41\\u00e9\\d\n")]\nDone', "Well:\nDone",
+           [("add", '{"a": 1, "b": "xA\\u00e9\\\\d\\n"}')]),
+    Answer(
+        "llama4_pythonic", "<|python_start|>[what(a=1.)]<|python_end|>", "",
+        [("what", '{"a": 1.0}')],
+    ),
+]  # fmt: skip
 
 PLAIN = [
     Answer(form, text, text, [])
@@ -146,6 +223,15 @@ BROKEN = [
     Answer("glm4", "add\n(1, 2)", "add\n(1, 2)", []),
     Answer("internlm", "<|action_start|><|interpreter|>1", "<|action_start|><|interpreter|>1", []),
     Answer("phi", "functools[1]", "functools[1]", []),
+    *(Answer("glm45", text, text, []) for text in (
+        "<tool_call>nothing</tool_call>", "<tool_call>add is it", "<tool_call><arg_key>a</arg_key>",
+    )),
+    *(Answer("qwen3_coder", text, text, []) for text in (
+        "<tool_call>add</tool_call>", "<function=", "<function=add now>", "<tool_call>\n<functio",
+    )),
+    *(Answer("llama4_pythonic", text, text, []) for text in (
+        "[unknown(a=1)]", "[add(1, 2)]", "x [add()]", "<|python_start|>print(1)", "[add", "[add(",
+    )),
 ]  # fmt: skip
 
 
@@ -156,7 +242,7 @@ class Seen(NamedTuple):
 
 def parsed(form: str, parts: Iterable[str], most: int | None = None, is_cut: bool = False) -> Seen:
     """What a client puts together of the pieces. Checks their form on the way."""
-    parser = CallParser(FORMATS[form], NAMES, most, "call_{}".format)
+    parser = CallParser(FORMATS[form], TOOLS, most, "call_{}".format)
     out: list[str | ToolDelta] = []
     for part in parts:
         out += parser.push(part)

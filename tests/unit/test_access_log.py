@@ -14,10 +14,10 @@ from smmf_core.http.access_log import GATHERED, AccessLog, AccessRecord, access_
 
 AT = 1_800_000_000.0425
 RECORD = AccessRecord(
-    AT, "req_1a", 0, "demo", "demo-0", "chat", 200, 0.0001, 0.0123, 1.5, 12, 32, 4, "stop", True
+    AT, "req_1a", "k5x", "demo", "demo-0", "chat", 200, 0.0001, 0.0123, 1.5, 12, 32, 4, "stop", True
 )  # fmt: skip
 REFUSED = AccessRecord(
-    AT, "req_1b", None, "none", "", "chat", 404, None, None, 0.00005, 0, 0, 0,
+    AT, "req_1b", "", "none", "", "chat", 404, None, None, 0.00005, 0, 0, 0,
     "model_not_found", False,
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ def written(path: Path, *records: AccessRecord, is_json: bool = False) -> list[s
 def test_a_line_of_text(path: Path) -> None:
     whole, refused = written(path, RECORD, REFUSED)
     assert whole == (
-        "2027-01-15T08:00:00.042Z req_1a key=0 model=demo instance=demo-0 route=chat status=200 "
+        "2027-01-15T08:00:00.042Z req_1a key=k5x model=demo instance=demo-0 route=chat status=200 "
         "queue_ms=0.100 first_token_ms=12.300 total_ms=1500.000 prompt=12 generated=32 cached=4 "
         "finish=stop stream=yes"
     )
@@ -51,7 +51,7 @@ def test_a_line_of_json(path: Path) -> None:
     assert whole == {
         "time": "2027-01-15T08:00:00.042Z",
         "request_id": "req_1a",
-        "key": 0,
+        "key": "k5x",
         "model": "demo",
         "instance": "demo-0",
         "route": "chat",

@@ -54,6 +54,10 @@ no_adapter = object()
         ("deepseek-r1-distill-llama-8b", "llama", "deepseek-r1"),
         ("DeepSeek-R1-0528-Qwen3-8B", "qwen3", "deepseek-r1"),
         ("DeepSeek-V3-0324", "deepseek_v3", "deepseek-v3"),
+        ("Qwen3-Coder-30B-A3B-Instruct", "qwen3_moe", "qwen3-coder"),
+        ("Qwen3-30B-A3B", "qwen3_moe", "qwen3"),
+        ("GLM-4.5-Air", "glm4_moe", "glm-4.5"),
+        ("Llama-4-Scout-17B-16E-Instruct", "llama4", "llama-4"),
         ("DeepSeek-V2.5", "deepseek_v2", "deepseek-v3"),
         ("DeepSeek-Coder-V2-Instruct", "deepseek_v2", "deepseek-v2"),
         ("deepseek-coder-33b-instruct", "llama", "deepseek-coder"),
@@ -101,6 +105,16 @@ def test_the_configured_type_chooses() -> None:
 def test_names_are_unique() -> None:
     names = [family.name for family in FAMILIES]
     assert len(set(names)) == len(names)
+
+
+def test_families_whose_checkpoints_bring_their_templates() -> None:
+    found = {n: find_adapter(n, "", t) for n, t in (
+        ("Qwen3-Coder-480B-A35B-Instruct", "qwen3_moe"), ("GLM-4.6", "glm4_moe"), ("x", "llama4"),
+    )}  # fmt: skip
+    assert [adapter.tool_format() for adapter in found.values()] == [
+        "qwen3_coder", "glm45", "llama4_pythonic",
+    ]  # fmt: skip
+    assert all(adapter.chat_template() is None for adapter in found.values())
 
 
 def test_defaults_say_nothing() -> None:

@@ -226,18 +226,6 @@ def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
     assert str(caught.value) == "[server] port: expected an integer <= 65535"
 
 
-@pytest.mark.parametrize(
-    ("host", "opens"), [("127.0.0.2", False), ("::1", False), ("0.0.0.0", True)]
-)
-def test_an_admin_port_for_others_needs_keys(host: str, opens: bool) -> None:
-    assert load_server(None, {"server.admin_host": host, "server.api_keys": ["k"]}).server.api_keys
-    if opens:
-        with pytest.raises(ConfigProblems, match=r"\[server\] admin_host: needs api_keys"):
-            load_server(None, {"server.admin_host": host})
-    else:
-        assert load_server(None, {"server.admin_host": host}).server.admin_host == host
-
-
 def test_server_and_model_files_are_told_apart(tmp_path: Path) -> None:
     assert kind_of(tomllib.loads('models = ["x"]')) == "server"
     assert kind_of(tomllib.loads(MINIMAL)) == "model"

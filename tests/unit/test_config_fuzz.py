@@ -77,7 +77,7 @@ REMOTE = file(
     engine=VALUES,
 )
 SERVER = file(
-    server=section(*fields(Server), "tls_cert"),
+    server=section(*fields(Server)),
     timeouts=section(*fields(Timeouts), "failover_wait_s"),
     health=section(*fields(Health)),
     registry=section(*fields(Registry)),

@@ -285,9 +285,22 @@ def test_a_requests_keep_alive_wins(said: float, stays: bool) -> None:
     rig = rig_of(on_demand("a", keep_alive="10s"))
     load(rig, "a", 1.0)
     rig.use(find(rig, "a").index, running=1, now=2.0)
-    rig.use(find(rig, "a").index, now=3.0, keep_alive_s=said)
+    rig.use(find(rig, "a").index, now=3.0, keep_alive_s=said, words=1)
     rig.core.on_tick(3.1 if not stays else 30.0)
     assert (drained(rig) == []) is stays
+
+
+def test_a_requests_keep_alive_is_for_one_load() -> None:
+    rig = rig_of(on_demand("a", keep_alive="10s"))
+    index = find(rig, "a").index
+    load(rig, "a", 1.0)
+    rig.use(index, now=2.0, keep_alive_s=0.0, words=1)
+    rig.core.on_tick(2.1)
+    assert drained(rig) == ["a-0"]
+    rig.use(index, now=2.2, keep_alive_s=0.0, words=1)  # no news
+    assert find(rig, "a").keep_alive_s is None
+    rig.use(index, now=2.3, keep_alive_s=0.0, words=2)
+    assert find(rig, "a").keep_alive_s == 0.0
 
 
 def test_a_model_that_starts_with_the_server_stays() -> None:

@@ -42,6 +42,12 @@ SCHEMAS: list[dict[str, Any]] = [
         "required": ["next"],
     },
     {
+        "type": "array",
+        "prefixItems": [{"type": "integer"}, {"type": "boolean"}],
+        "items": {"type": "null"},
+        "minItems": 3,
+    },
+    {
         "type": "object",
         "$defs": {"point": {"type": "object", "properties": {"x": {"type": "number"}}}},
         "properties": {"p": {"$ref": "#/$defs/point"}, "q": {"allOf": [{"type": "integer"}]}},

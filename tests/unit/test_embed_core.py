@@ -21,7 +21,7 @@ class Engine:
     """A text's tokens are its bytes; its vector is (their number, their sum, 1, ...)."""
 
     def __init__(self, **spec: Any) -> None:
-        self.spec = EmbedSpec(context_length=100, vocab_size=256, dimensions=4, **spec)
+        self.spec = EmbedSpec(**{"context_length": 100, "vocab_size": 256, "dimensions": 4, **spec})
         self.batches: list[int] = []
         self.largest = 1000  # texts that its memory holds
 
@@ -119,19 +119,41 @@ def test_requests_share_steps(rig: Rig) -> None:
     assert all(rig.kinds(key)[-1] == m.FINISH for key in keys)
 
 
-def test_a_pair_is_the_query_and_the_document(rig: Rig) -> None:
+def test_a_pair_is_the_query_and_the_document() -> None:
+    rig = Rig(Engine(dimensions=1))
     key = rig.submit("doc", query="what")
     rig.run()
     assert rig.rows(key)[0, 0] == 7
 
 
-def test_pairs_may_have_a_query_each(rig: Rig) -> None:
+def test_pairs_may_have_a_query_each() -> None:
+    rig = Rig(Engine(dimensions=1))
     key = rig.submit("a", "b", queries=["what", "which one"])
     rig.run()
     assert rig.rows(key)[:, 0].tolist() == [5, 10]
 
 
-def test_a_text_above_the_context_names_itself(rig: Rig) -> None:
+def test_vectors_make_scores() -> None:
+    """A query is computed once; steps are shared with requests for vectors."""
+    rig = Rig()
+    one = rig.submit("aaaa", "bb", query="aa", param="text_2")
+    each = rig.submit("aaaa", "bb", queries=["aaaa", "x"], param="text_2")
+    vectors = rig.submit("aaaa", "bb", "aa", "x")
+    rig.run()
+    units = rig.rows(vectors)
+    units = units / np.linalg.norm(units, axis=1, keepdims=True)
+    assert rig.rows(one) == pytest.approx((units[[2]] * units[:2]).sum(1, keepdims=True))
+    assert rig.rows(each) == pytest.approx((units[[0, 3]] * units[:2]).sum(1, keepdims=True))
+    assert rig.records(one)[0][4] == 2 + 4 + 2  # tokens
+    assert rig.engine.batches[0] == 8
+    for fields, name in (({"query": "q" * 101}, "text_1"), ({"queries": ["q" * 101]}, "text_1")):
+        key = rig.submit("x", param="text_2", **fields)
+        assert rig.error(key).param == name
+    assert rig.error(rig.submit("x", "y" * 101, query="q", param="text_2")).param == "text_2[1]"
+
+
+def test_a_text_above_the_context_names_itself() -> None:
+    rig = Rig(Engine(dimensions=1))
     cases = {
         "input": rig.submit("x" * 101),
         "input[1]": rig.submit("x", "y" * 101),

@@ -36,7 +36,7 @@ def render(name: str, messages: list[dict[str, Any]], **fields: Any) -> str:
 
 def test_every_template_is_some_familys_and_has_its_known_prompts() -> None:
     files = {path.stem for path in bundled("templates").glob("*.jinja")}
-    assert files == {family.template for family in FAMILIES} == set(RENDERED)
+    assert files == {f.template for f in FAMILIES if f.template} == set(RENDERED)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,64 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from byte_tokens import CALL, END, OTHER_END, VOCAB, Bytes
+from byte_tokens import END, OTHER_END, VOCAB, Bytes
+from grammar_rig import PERSON, TOOLS, allowed, bind, follows, submit
 
 from smmf_core.engines.base import Sequence
 from smmf_core.engines.grammar import compiler, constraint
 from smmf_core.engines.grammar.compiler import Grammars
-from smmf_core.engines.grammar.constraint import Constraint
-from smmf_core.engines.grammar.tools import FORMATS, grammar_for_tools
 from smmf_core.errors import ApiError
-from smmf_core.messages import Sampling, Submit, ToolDelta
-from smmf_core.worker.parse.calls import CallParser
-from smmf_core.worker.parse.formats import FORMATS as PARSED
-
-PERSON = {
-    "type": "object",
-    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
-    "required": ["name", "age"],
-}
-FUNCTIONS = [
-    {"name": "add", "parameters": {
-        "type": "object",
-        "properties": {"x": {"$ref": "#/$defs/n"}},
-        "required": ["x"],
-        "$defs": {"n": {"type": "integer"}},
-    }},
-    {"name": "now"},
-]  # fmt: skip
-TOOLS = [{"type": "function", "function": function} for function in FUNCTIONS]
-
-
-def submit(schema: Any = None, **fields: Any) -> Submit:
-    if schema is not None:
-        form = {"name": "x", "schema": schema}
-        fields["response_format"] = {"type": "json_schema", "json_schema": form}
-    return Submit(1, 0, "r", "m", True, 1, None, [[1]], Sampling(), **fields)
-
-
-def bind(grammars: Grammars, asked: Submit, output: list[int] | None = None) -> Constraint:
-    grammars.check(asked)
-    sequence = Sequence(1, [1, *(output or [])], 1, asked.sampling, 9, asked)
-    bound = grammars.bind(sequence)
-    assert bound is not None
-    return bound
-
-
-def allowed(bound: Constraint) -> set[int]:
-    mask = np.full(bound.words, -1, np.int32)
-    bound.fill(mask)
-    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
-    return set(np.flatnonzero(bits).tolist())
-
-
-def follows(bound: Constraint, tokens: bytes | list[int]) -> bool:
-    """Whether the whole text follows, and the answer may end there."""
-    for token in tokens:
-        if token not in allowed(bound):
-            return False
-        bound.accept(token)
-    return END in allowed(bound)
 
 
 @pytest.fixture(scope="module")
@@ -262,98 +211,6 @@ def test_an_answer_is_wrapped_up_where_a_model_asks_for_it() -> None:
             text += bytes([int(generator.choice(sorted(allowed(bound) - {END, OTHER_END})))])
             bound.accept(text[-1])
         assert set(json.loads(text)) >= {"text", "list", "number"}
-
-
-# --- tools ---
-
-
-def call_of(form: str, name: str, arguments: str) -> str:
-    """As each family writes one call."""
-    keyed = f'{{"name": "{name}", "%s": {arguments}}}'
-    return {
-        "hermes": f"<tool_call>\n{keyed % 'arguments'}\n</tool_call>",
-        "llama3_json": keyed % "parameters",
-        "mistral": f"[TOOL_CALLS][{keyed % 'arguments'}]",
-        "deepseek_v3": "<\uff5ctool\u2581calls\u2581begin\uff5c><\uff5ctool\u2581call\u2581begin"
-        f"\uff5c>function<\uff5ctool\u2581sep\uff5c>{name}\n```json\n{arguments}\n```"
-        "<\uff5ctool\u2581call\u2581end\uff5c><\uff5ctool\u2581calls\u2581end\uff5c>",
-        "glm4": f"{name}\n{arguments}",
-        "internlm": f"<|action_start|><|plugin|>\n{keyed % 'parameters'}<|action_end|>",
-        "phi": f"<|tool_call|>[{keyed % 'arguments'}]<|/tool_call|>",
-    }[form]
-
-
-def tokens_of(text: str) -> list[int]:
-    parts = text.split("[TOOL_CALLS]")
-    return [*parts[0].encode(), *(token for part in parts[1:] for token in [CALL, *part.encode()])]
-
-
-def forced(choice: Any, **fields: Any) -> Submit:
-    return submit(tools=TOOLS, tool_choice=choice, **fields)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_calls_in_every_format(form: str) -> None:
-    grammars = Grammars(Bytes(), VOCAB, form)
-    add, now = call_of(form, "add", '{"x": 3}'), call_of(form, "now", "{}")
-    named = {"type": "function", "function": {"name": "add"}}
-    for choice, good, bad in (
-        ("required", [add, now], ["Hello", call_of(form, "add", '{"x": "3"}')]),
-        (named, [add], [now, call_of(form, "sub", "{}")]),
-    ):
-        asked = forced(choice)
-        assert [text for text in good if not follows(bind(grammars, asked), tokens_of(text))] == []
-        assert [text for text in bad if follows(bind(grammars, asked), tokens_of(text))] == []
-    allowed_tools = {"mode": "required", "tools": [{"type": "function", "function": FUNCTIONS[1]}]}
-    only = forced({"type": "allowed_tools", "allowed_tools": allowed_tools})
-    assert follows(bind(grammars, only), tokens_of(now))
-    assert not follows(bind(grammars, only), tokens_of(add))
-
-
-def test_several_calls() -> None:
-    grammars = Grammars(Bytes(), VOCAB)
-    one = call_of("hermes", "now", "{}")
-    assert follows(bind(grammars, forced("required")), f"{one}\n{one}".encode())
-    single = forced("required", parallel_tool_calls=False)
-    assert follows(bind(grammars, single), one.encode())
-    assert not follows(bind(grammars, single), f"{one}\n{one}".encode())
-    assert grammar_for_tools(TOOLS, "required", "hermes").startswith("start: calls\n")
-
-
-def test_with_tools_at_hand_an_answer_in_a_form_may_be_a_call_instead() -> None:
-    grammars = Grammars(Bytes(), VOCAB)
-    call = call_of("hermes", "now", "{}").encode()
-    asked = submit(PERSON, tools=TOOLS, tool_choice="auto")
-    assert follows(bind(grammars, asked), call)
-    assert follows(bind(grammars, asked), b'{"name": "x", "age": 1}')
-    assert not follows(bind(grammars, submit(PERSON, tools=TOOLS, tool_choice="none")), call)
-
-
-def test_tools_that_cannot_be_forced() -> None:
-    def tools(parameters: Any, **fields: Any) -> list[dict[str, Any]]:
-        function = {"name": "f", "parameters": parameters, **fields}
-        return [{"type": "function", "function": function}]
-
-    grammars = Grammars(Bytes(), VOCAB)
-    lenient = submit(tools=tools({"not": {}, "properties": {"a": {}}}), tool_choice="required")
-    assert follows(bind(grammars, lenient), call_of("hermes", "f", '{"a": 1}').encode())
-    strict = submit(tools=tools({"not": {}}, strict=True), tool_choice="required")
-    with pytest.raises(ApiError, match="function 'f': the keyword 'not'") as caught:
-        grammars.check(strict)
-    assert caught.value.param == "tools[0].function.parameters"
-    with pytest.raises(ApiError, match="format 'zorp' cannot be forced") as caught:
-        Grammars(Bytes(), VOCAB, "zorp").check(forced("required"))
-    assert (caught.value.status, caught.value.param) == (400, "tool_choice")
-
-
-def test_the_parsers_of_answers_read_what_is_forced() -> None:
-    for form in FORMATS:
-        parser = CallParser(PARSED[form], ["add", "now"], None, lambda index: f"call_{index}")
-        said = [*parser.push(call_of(form, "add", '{"x": 3}')), *parser.finish(False)]
-        deltas = [piece for piece in said if isinstance(piece, ToolDelta)]
-        assert deltas == said
-        assert [delta.name for delta in deltas if delta.name] == ["add"]
-        assert "".join(delta.arguments for delta in deltas) == '{"x": 3}'
 
 
 # --- thoughts ---

@@ -135,7 +135,9 @@ REFUSALS = [
     ("connect", b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     ("trace", b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     ("expectation", POST + b"Expect: x\r\nContent-Length: 1\r\n\r\n", 417),
-    ("coding", POST + b"Content-Encoding: zstd\r\nContent-Length: 1\r\n\r\na", 415),
+    ("coding", POST + b"Content-Encoding: br\r\nContent-Length: 1\r\n\r\na", 415),
+    ("two codings", POST + b"Content-Encoding: gzip, zstd\r\nContent-Length: 1\r\n\r\na", 415),
+    ("bad zstd", POST + b"Content-Encoding: zstd\r\nContent-Length: 1\r\n\r\na", 400),
     ("bad gzip", POST + b"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\na", 400),
 ]
 
@@ -176,7 +178,7 @@ def test_a_doubtful_request_id_is_replaced(given: str) -> None:
 def test_an_unsupported_coding_names_the_supported() -> None:
     c = Connection()
     c.send(raw("POST", "/", b"a", Content_Encoding="br"))
-    assert c.responses()[0].headers["accept-encoding"] == "gzip, deflate"
+    assert c.responses()[0].headers["accept-encoding"] == "gzip, deflate, zstd"
 
 
 @pytest.mark.parametrize(

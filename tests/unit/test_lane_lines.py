@@ -12,7 +12,7 @@ from streams import ADMIT, ATTEMPT, CHOICE_END, KEY, LENGTH, REASONING, STOP, Be
 from smmf_core.api import openai
 from smmf_core.api.lane import LaneRenderer
 from smmf_core.client import RateLimited
-from smmf_core.client.find import check_address, find_endpoint
+from smmf_core.client.find import Endpoint, Folder, Port, find
 from smmf_core.client.types import CallDelta, Delta, Details, Usage, deltas
 from smmf_core.errors import ApiError
 from smmf_core.messages import TokenBatch, TokenLogprob, ToolDelta
@@ -88,16 +88,51 @@ def test_an_error_in_a_stream_has_its_class(renderer: LaneRenderer) -> None:
     assert (error.status, error.code, error.param) == (429, "queue_full", "model")
 
 
-@pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:1", "/tmp/x", "ipc://x", "ipc://", "http://x"]
-)
-def test_an_address_is_a_path(address: str) -> None:
-    with pytest.raises(ValueError, match="ipc://"):
-        check_address(address)
+KEY_HEX = "0f" * 32
+WRONG = [
+    ("", "ipc://"),
+    ("here", "ipc://"),
+    ("ipc://here", "absolute"),
+    ("udp://127.0.0.1:1", "tcp://"),
+    ("tcp://127.0.0.1:1", "public key"),
+    ("tcp://127.0.0.1", "host:port"),
+    ("tcp://127.0.0.1:99999", "host:port"),
+    ("tcp://:1", "host:port"),
+    ("tcp://[::1:1", "host:port"),
+    ("tcp://127.0.0.1:1/path", "host:port"),
+    ("tcp://127.0.0.1:1?key=abc", "64 hexadecimal"),
+    (f"tcp://127.0.0.1:1?key={'z' * 64}", "64 hexadecimal"),
+]
+
+
+@pytest.mark.parametrize(("address", "why"), WRONG)
+def test_a_wrong_address_is_an_error(address: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        find(address, None)
+
+
+def test_the_key_is_given_or_in_the_address_or_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = bytes.fromhex(KEY_HEX)
+    there = Endpoint("tcp://127.0.0.1:1", raw)
+    monkeypatch.setenv("SMMF_SERVER_KEY", "1f" * 32)
+    assert find("tcp://127.0.0.1:1", KEY_HEX).endpoint() == there
+    assert find(f"tcp://127.0.0.1:1?key={KEY_HEX}", None).endpoint() == there
+    monkeypatch.setenv("SMMF_SERVER_KEY", KEY_HEX)
+    assert find("tcp://127.0.0.1:1", None).endpoint() == there
+    six = find(f"tcp://[::1]:1?key={KEY_HEX}", None)
+    assert str(six) == "tcp://[::1]:1"
+    assert isinstance(six, Port)
+    assert [six.endpoint(), six.endpoint()] == [Endpoint("tcp://[::1]:1", raw, True)] * 2
+    name = find(f"tcp://here:1?key={KEY_HEX}", None)
+    assert [name.endpoint(), name.endpoint()] == [
+        Endpoint("tcp://here:1", raw, is_v6) for is_v6 in (False, True)
+    ]
 
 
 def test_a_socket_that_was_left_behind_is_none(tmp_path: Path) -> None:
     (tmp_path / "client-0-1.sock").touch()
-    assert find_endpoint(tmp_path) is None
-    assert find_endpoint(tmp_path / "client-0-1.sock") is None
-    assert find_endpoint(tmp_path / "nothing") is None
+    assert Folder(tmp_path).endpoint() is None
+    assert Folder(tmp_path / "client-0-1.sock").endpoint() is None
+    assert Folder(tmp_path / "nothing").endpoint() is None

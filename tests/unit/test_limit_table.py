@@ -54,7 +54,7 @@ def test_processes_share_what_is_left(fd: int) -> None:
 
 def test_a_later_process_finds_the_table(fd: int) -> None:
     assert LimitTable.create(fd).take(7, NOW, *FREE, 0) == 0
-    assert LimitTable.create(fd).state(7, NOW) == (1, 1, 1, 60, 0)
+    assert LimitTable.create(fd).state(7, NOW) == (1, 1, 1, 60, 1)
     assert LimitTable.map(fd).windows(7, NOW + 20) == (1, 40, 1, 40)
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_table_is_not_mapped(fd: int) -> None:
 
 def test_a_budget_is_of_one_month(fd: int) -> None:
     table = LimitTable.create(fd)
-    table.set_month(0, MONTH, 90)
+    table.add_month(0, MONTH, 90)
     assert table.take(0, NOW, 0, 0, 0, 100, MONTH, 11, 0) == 4
     assert table.take(0, NOW, 0, 0, 0, 100, MONTH, 10, 0) == 0
     table.settle(0, NOW, NOW, 10, 10, MONTH, 0)

@@ -169,6 +169,43 @@ def test_an_assistant_may_say_nothing_but_calls(given: dict[str, Any]) -> None:
     assert sent[2]["tool_call_id"] == "call_1"
 
 
+def test_what_an_assistant_refused_is_said() -> None:
+    parts = [{"type": "text", "text": "I "}, {"type": "refusal", "refusal": "will not."}]
+    for said in ({"content": parts}, {"content": None, "refusal": "I will not."}):
+        (message,) = chat(messages=[{"role": "assistant", **said}]).submit.messages or []
+        assert message["content"] == "I will not."
+
+
+def test_functions_of_old_are_tools_to_templates() -> None:
+    function = {"name": "f", "arguments": "{}"}
+    asked = [{"role": "assistant", "content": None, "function_call": function},
+             {"role": "function", "name": "f", "content": "3"},
+             {"role": "assistant", "content": "So", "function_call": None}]  # fmt: skip
+    assert chat(messages=asked).submit.messages == [
+        {"role": "assistant", "content": "",
+         "tool_calls": [{"id": "f", "type": "function", "function": function}]},
+        {"role": "tool", "name": "f", "content": "3", "tool_call_id": "f"},
+        {"role": "assistant", "content": "So"},
+    ]  # fmt: skip
+
+
+def test_what_changes_nothing_is_taken() -> None:
+    """Other servers' fields, with the values that they have by themselves."""
+    neutral = {
+        "guided_json": None, "bad_words": [], "allowed_token_ids": [], "length_penalty": 1,
+        "use_beam_search": False, "skip_special_tokens": True, "typical_p": 1.0, "mirostat": 0.0,
+        "grammar": "", "documents": [], "chat_template": None,
+    }  # fmt: skip
+    assert chat(**neutral).submit == chat().submit
+    assert complete(**neutral).submit == complete().submit
+
+
+def test_a_completion_may_have_a_form() -> None:
+    form = {"type": "json_object"}
+    assert complete(response_format=form).submit.response_format == form
+    assert complete(response_format={"type": "text"}).submit.response_format is None
+
+
 def test_reasoning_and_unknown_keys_of_messages_pass() -> None:
     said = {"role": "assistant", "content": "x", "reasoning_content": "y", "name": "bob", "z": [1]}
     assert chat(messages=[said, {"role": "developer", "content": "be brief"}]).submit.messages == [

@@ -241,6 +241,7 @@ def test_a_whole_chat_answer() -> None:
             {"index": 0, "message": messages[0], "logprobs": None, "finish_reason": "stop"},
             {"index": 1, "message": messages[1], "logprobs": None, "finish_reason": "length"},
         ],
+        "service_tier": "default",
         "usage": USAGE_JSON,
     }
 

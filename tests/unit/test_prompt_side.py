@@ -157,6 +157,12 @@ def test_formats_of_calls_and_thoughts(tmp_path: Path) -> None:
         found = formats_with(tmp_path / str(number), template)
         assert found.formats == (("hermes", ""), ("mistral", "qwen3"))[number]
         assert "tools" in found.capabilities
+    for number, (mark, form) in enumerate((
+        ("<tool_call>{name}\n<arg_key>", "glm45"), ("<parameter=example>", "qwen3_coder"),
+        ("[func_name1(params_name1", "llama4_pythonic"),
+    )):  # fmt: skip
+        marks = formats_with(tmp_path / f"mark-{number}", f"{{{{ tools }}}}{mark}")
+        assert marks.formats.tools == form
     given = {"tool_format": "phi", "reasoning_format": "none"}
     assert formats_with(tmp_path / "own", "{{ tools }}</think>", **given).formats == ("phi", "")
 

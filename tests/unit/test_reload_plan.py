@@ -19,7 +19,7 @@ from smmf_core.config import (
 )
 from smmf_core.config.parse import parse_model, parse_server
 from smmf_core.config.raw import read_toml
-from smmf_core.config.reload import needs_restart, plan, server_changes
+from smmf_core.config.reload import ServerChanges, needs_restart, plan, server_changes
 
 
 def model(name: str, text: str = "") -> ModelConfig:
@@ -97,6 +97,14 @@ def test_server_settings_apply_at_once_or_at_the_next_start() -> None:
     new = server("")
     new.models, new.source = ["x.toml"], "y.toml"
     assert server_changes(old, new) == server_changes(old, old)
+
+
+def test_a_certificate_may_be_another_one_but_tls_neither_comes_nor_goes() -> None:
+    plain, one = server(""), server('[server]\ntls_cert = "a.pem"\ntls_key = "k.pem"')
+    other = server('[server]\ntls_cert = "b.pem"')
+    assert server_changes(one, other) == ServerChanges(["server.tls_cert", "server.tls_key"], [])
+    for old, new in ((plain, other), (other, plain)):
+        assert server_changes(old, new) == ServerChanges([], ["server.tls_cert"])
 
 
 # --- loading again --------------------------------------------------------------------------------

@@ -152,8 +152,23 @@ ITEMS: list[tuple[Any, str, str]] = [
     ),
     (
         {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image"}]},
+        "missing_required_parameter",
+        ".content[1].image_url",
+    ),
+    (
+        {"role": "user", "content": [{"type": "input_image", "image_url": "http://a/b.png"}]},
         "unsupported_value",
-        ".content[1].type",
+        ".content[0]",
+    ),
+    (
+        {"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]},
+        "unsupported_value",
+        ".content[0]",
+    ),
+    (
+        {"role": "system", "content": [{"type": "input_image", "image_url": "data:"}]},
+        "unsupported_value",
+        ".content[0].type",
     ),
     ({"type": 3}, "invalid_type", ".type"),
     ({"type": "web_search_call", "id": "w"}, "unsupported_value", ".type"),

@@ -37,7 +37,8 @@ def fleet(*entries: cm.ModelEntry, loaded: tuple[int, ...] = ()) -> Fleet:
 
 
 def chosen(made: Fleet, task: str = "generate", capability: str = "chat", **require: Any) -> str:
-    return choose(made, task, capability, Require(**require) if require else None).name
+    wanted = Require(**require) if require else None
+    return choose(made, task, capability, wanted, lambda _: True).name
 
 
 def refused(made: Fleet, **require: Any) -> ApiError:
@@ -79,7 +80,7 @@ def test_the_route_says_the_task() -> None:
     assert chosen(made, "embed", "embed") == "small"
     assert chosen(made, "embed", "embed", embedding_dimension=1024) == "large"
     with pytest.raises(ApiError, match="No model here does 'rerank'") as error:
-        choose(made, "rerank", "rerank", None)
+        choose(made, "rerank", "rerank", None, lambda _: True)
     assert error.value.code == "model_not_found"
 
 

@@ -124,6 +124,7 @@ def test_roles(table: LimitTable, roles: list[str], may_get: bool, may_post: boo
     [
         ([], ["m", "fast", "org/m", "m:law", "m:tax"]),
         (["other", "m"], ["m", "fast", "org/m", "m:law", "m:tax"]),
+        (["m:latest"], ["m", "fast", "org/m", "m:law", "m:tax"]),
         (["org/m"], ["m", "fast", "org/m", "m:law", "m:tax"]),
         (["m:law"], ["m:law"]),
         (["fast:tax"], ["m:tax"]),
@@ -146,7 +147,7 @@ def test_models(table: LimitTable, models: list[str], allowed: list[str]) -> Non
 def test_what_is_taken_is_settled(table: LimitTable) -> None:
     key = key_of(table, requests_per_minute=2, tokens_per_minute=100, max_concurrency=1)
     admission = key.take("m", 60, NOW)
-    assert table.state(0, NOW) == (1, 60, 1, 60, 0)
+    assert table.state(0, NOW) == (1, 60, 1, 60, 60)
     admission.settle(25, NOW + 3)
     assert table.state(0, NOW + 3, month_of(NOW)) == (1, 25, 0, 57, 25)
 
@@ -173,7 +174,7 @@ def test_each_refusal_says_the_numbers(table: LimitTable) -> None:
     assert "concurrent requests: Limit 1, Used 1, Requested 1." in error.message
     assert error.retry_after_s == 1
     table.forget(0)
-    table.set_month(0, month_of(NOW), 90)
+    table.add_month(0, month_of(NOW), 90)
     budget = key_of(table, monthly_tokens=100)
     error = refusal(budget.take, "m", 11, NOW)
     assert (error.status, error.code) == (429, "budget_exhausted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from router_rig import Rig
 
@@ -193,11 +194,39 @@ def test_loads_tell_what_waits_runs_and_came() -> None:
     rig.submit(now=2.0)
     rig.submit(now=3.0)
     rig.core.turn(3.0)
-    rig.core.fleet.find("m").keep_alive_s = 7.0
-    assert rig.core.loads(5.0) == [cm.ModelLoad(0, 2, 1, 3, 3.0, 7.0)]
+    rig.core.fleet.find("m").keep(7.0)
+    assert rig.core.loads(5.0) == [cm.ModelLoad(0, 2, 1, 3, 3.0, 7.0, 1)]
     rig.core.on_finish(first.key, m.Usage(1, 1), 5.0)
     rig.core.turn(5.0)
-    assert rig.core.loads(5.0) == [cm.ModelLoad(0, 1, 1, 3, 2.0, 7.0)]
+    assert rig.core.loads(5.0) == [cm.ModelLoad(0, 1, 1, 3, 2.0, 7.0, 1)]
+
+
+def test_what_was_said_of_a_load_ends_with_it() -> None:
+    rig = Rig()
+    found = rig.core.fleet.find("m")
+    found.keep(7.0)
+    rig.down(0, 1.0)
+    assert (found.keep_alive_s, found.words) == (None, 1)
+    rig.restart(0)
+    found.keep(8.0)
+    rig.submit()
+    rig.submit()
+    rig.core.turn(2.0)
+    rig.down(0, 3.0)
+    assert found.keep_alive_s == 8.0, "it is the word of who still waits"
+
+
+@pytest.mark.parametrize(
+    ("known", "asked"),
+    [("m", "m:latest"), ("m", "alias:latest"), ("m:latest", "m"), ("a/b:latest", "a/b")],
+)
+def test_the_tag_latest_may_be_left_out_and_added(known: str, asked: str) -> None:
+    rig = Rig()
+    entry = msgspec.structs.replace(rig.core.fleet.find("m").entry, index=1, name=known)
+    rig.core.on_registry(cm.Registry(2, [entry], []))
+    assert rig.core.fleet.find(asked).name == known
+    with pytest.raises(ApiError):
+        rig.core.fleet.find("other:latest")
 
 
 def test_what_waits_for_a_model_that_never_was_up_is_told_too() -> None:

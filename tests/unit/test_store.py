@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from key_store_suite import KeyStorageSuite, KeyWriterSuite
 from store_suite import RegistrySuite, StorageSuite, WriterSuite
 
 from smmf_core.config import ServerConfig
+from smmf_core.store.first_look import look
 from smmf_core.store.location import registry_url
-from smmf_core.store.records import StoreError
+from smmf_core.store.records import Stored, StoreError
 from smmf_core.store.storage import SQLAlchemyStorage
 
 
@@ -27,6 +31,16 @@ class TestStorage(StorageSuite):
 
 
 class TestRegistry(RegistrySuite):
+    pass
+
+
+class TestKeyStorage(KeyStorageSuite):
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'registry.db'}"
+
+
+class TestKeyWriter(KeyWriterSuite):
     pass
 
 
@@ -86,3 +100,13 @@ def test_starting_does_not_pay_for_the_database() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "sqlalchemy" not in done.stdout.split()
+
+
+def test_a_first_look_into_a_broken_schema_finds_nothing(url: str, tmp_path: Path) -> None:
+    storage = SQLAlchemyStorage(url)
+    storage.open()
+    assert look(url, "default") == Stored()
+    with closing(sqlite3.connect(tmp_path / "state" / "registry.db")) as connection, connection:
+        connection.execute("DELETE FROM smmf_schema")
+    assert look(url, "default") is None
+    storage.close()

@@ -213,3 +213,34 @@ def test_a_broken_ring_is_an_error(bench: Bench) -> None:
     bench.reader.close()
     with pytest.raises(ValueError, match="closed"):
         bench.drain()
+
+
+def test_a_quiet_stream_is_one_that_reads_and_has_heard_nothing(bench: Bench) -> None:
+    bench.open(head=b"")
+    assert bench.table.quiet(100.0, 15) == []  # no Worker has taken it
+    bench.put(ADMIT)
+    bench.put(TOKENS, payload=b"\0\0\0\0said", count=1)
+    bench.drain(now=200.0)
+    bench.table.flush()
+    assert bench.table.quiet(215.0, 15) == []
+    assert bench.table.quiet(215.5, 15) == [KEY]
+    bench.table.append(KEY, b"still here", False)  # at the time that was told last
+    assert bench.table.quiet(230.5, 15) == []
+    assert bench.table.quiet(231.0, 15) == [KEY]
+    bench.table.block(KEY)
+    assert bench.table.quiet(300.0, 15) == []
+    bench.table.unblock(KEY)
+    bench.table.append(KEY, b"", True)
+    assert bench.table.quiet(400.0, 15) == []
+
+
+def test_a_record_that_tells_the_client_nothing_is_no_event(bench: Bench) -> None:
+    bench.open(head=b"")
+    bench.put(ADMIT)
+    bench.put(TOKENS, payload=b"\0\0\0\0said", count=1)
+    bench.drain(now=200.0)
+    bench.table.flush()
+    bench.text("")  # held back
+    bench.drain(now=220.0)
+    assert bench.table.quiet(220.0, 15) == [KEY]
+    assert bench.table.stale(230.0, 15, 15) == []

@@ -54,6 +54,15 @@ def test_in_process_is_a_switch() -> None:
         runs_in_process({"in_process": True, "data_parallel_size": 2})
 
 
+def test_grammars_are_of_one_library() -> None:
+    given = config(structured_outputs_config={"enable_in_reasoning": True})
+    assert arguments(given)["structured_outputs_config"] == {
+        "backend": "guidance", "enable_in_reasoning": True,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="backend 'guidance' only"):
+        arguments(config(structured_outputs_config={"backend": "xgrammar"}))
+
+
 def test_the_environment_keeps_what_is_set() -> None:
     environment = {"VLLM_HOST_IP": "10.0.0.1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     set_environment(config(), environment)
@@ -81,6 +90,7 @@ def test_arguments_come_from_both_sections() -> None:
         "dtype": "bfloat16",
         "max_num_seqs": 7,
         "enable_prefix_caching": True,
+        "structured_outputs_config": {"backend": "guidance"},
         "quantization": "awq",
         "attention_backend": "FLASH_ATTN",
         "gpu_memory_utilization": 0.5,

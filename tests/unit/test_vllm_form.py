@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from smmf_core.engines.base import EngineSpec, Sequence
 from smmf_core.engines.echo.engine import EchoTokenizer
-from smmf_core.engines.vllm.form import answer_form, check_form, forced_functions
+from smmf_core.engines.vllm.form import answer_form, check_form
 from smmf_core.engines.vllm.refuse import check_sequence, failure, refusal
 from smmf_core.errors import ApiError
 from smmf_core.messages import Sampling, Submit
@@ -32,52 +31,52 @@ def allowed(mode: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
 
 
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
-        (None, []),
-        ("auto", []),
-        ("none", []),
-        ("required", [ONE, TWO]),
-        ({"type": "function", "function": {"name": "one"}}, [ONE]),
-        (allowed("auto"), []),
-        (allowed("required"), [TWO]),
-    ],
-)
-def test_which_functions_are_forced(choice: Any, expected: list[Any]) -> None:
-    assert forced_functions(submit(tools=TOOLS, tool_choice=choice)) == expected
-
-
 def test_response_formats() -> None:
-    schema = {"type": "object"}
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     assert answer_form(submit(), "") == {}
     assert answer_form(submit(response_format={"type": "text"}), "") == {}
-    assert answer_form(submit(response_format={"type": "json_object"}), "") == {"json_object": True}
-    assert answer_form(submit(response_format=form), "") == {"json": json.dumps(schema)}
+    for given, part in (({"type": "json_object"}, '{"type": "object"'), (form, '"properties"')):
+        grammar = answer_form(submit(response_format=given), "")["grammar"]
+        assert grammar.startswith("start: answer\nanswer: %json ")
+        assert part in grammar
 
 
-def test_a_forced_call_comes_before_the_response_format() -> None:
-    asked = submit(tools=TOOLS, tool_choice="required", response_format={"type": "json_object"})
-    tag = json.loads(answer_form(asked, "hermes")["structural_tag"])["format"]
-    assert (tag["begin"], tag["end"]) == ("<tool_call>", "</tool_call>")
-    calls = tag["content"]["json_schema"]["anyOf"]
-    assert [call["properties"]["name"]["const"] for call in calls] == ["one", "two"]
-    assert calls[0]["properties"]["arguments"] == {"type": "object", **ONE["parameters"]}
-    bare = json.loads(answer_form(asked, "llama3_json")["json"])
-    assert set(bare["anyOf"][1]["properties"]) == {"name", "parameters"}
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("required", ["one", "two"]),
+        ({"type": "function", "function": {"name": "one"}}, ["one"]),
+        (allowed("required"), ["two"]),
+    ],
+)
+def test_a_forced_call_comes_before_the_response_format(choice: Any, names: list[str]) -> None:
+    asked = submit(tools=TOOLS, tool_choice=choice, response_format={"type": "json_object"})
+    for form, around in (("hermes", "<tool_call>"), ("glm45", "<tool_call>"), ("phi", "[")):
+        grammar = answer_form(asked, form)["grammar"]
+        assert grammar.startswith("start: calls\n")
+        assert around in grammar
+        assert [name for name in ("one", "two") if name in grammar] == names
+
+
+def test_no_call_is_forced_by_itself() -> None:
+    for choice in (None, "auto", "none", allowed("auto")):
+        assert answer_form(submit(tools=TOOLS, tool_choice=choice), "hermes") == {}
 
 
 def test_forms_that_cannot_be_followed() -> None:
     forced = submit(tools=TOOLS, tool_choice="required")
     check_form(forced, True, "hermes")
     check_form(submit(), False, "mistral")
-    with pytest.raises(ApiError, match="cannot be forced") as caught:
-        check_form(forced, True, "mistral")
+    with pytest.raises(ApiError, match="'zorp' cannot be forced") as caught:
+        check_form(forced, True, "zorp")
     assert caught.value.param == "tool_choice"
     with pytest.raises(ApiError, match="take no form") as caught:
         check_form(submit(response_format={"type": "json_object"}), False, "")
     assert caught.value.param == "response_format"
+    with pytest.raises(ApiError, match="take no form") as caught:
+        check_form(forced, False, "hermes")
+    assert caught.value.param == "tool_choice"
 
 
 def test_sequences_that_vllm_could_not_answer() -> None:
@@ -107,9 +106,13 @@ def test_what_a_client_is_told() -> None:
     assert isinstance(told, ApiError)
     assert (told.code, told.message, told.param) == ("invalid_value", "too much", None)
     asked.submit.response_format = {"type": "json_object"}
-    told = refusal(ValueError("no such type"), asked)
+    told = refusal(ValueError("Grammar error: no such type"), asked)
     assert isinstance(told, ApiError)
-    assert told.param == "response_format"
+    assert told.param == "response_format.json_schema.schema"
+    asked.submit.tools, asked.submit.tool_choice = TOOLS, "required"
+    told = refusal(ValueError("Grammar error: no such type"), asked)
+    assert isinstance(told, ApiError)
+    assert told.param == "tool_choice"
     bug = RuntimeError("a bug")
     assert refusal(bug, asked) is bug
 

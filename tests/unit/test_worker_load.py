@@ -9,7 +9,8 @@ import pytest
 from smmf_core.config import Model, ModelConfig
 from smmf_core.engines.host_memory import check_weights_fit, is_out_of_memory
 from smmf_core.errors import CannotStart
-from smmf_core.worker.load import why_not
+from smmf_core.plugins import load_backend
+from smmf_core.worker.load import check_task, why_not
 
 
 class OutOfMemoryError(RuntimeError):
@@ -86,3 +87,14 @@ def test_weights_are_held_against_what_is_free() -> None:
     check_weights_fit(5.0, 5.0, "cpu")
     with pytest.raises(MemoryError, match=r"need 2.00 GiB, and cpu has 1.50 GiB free"):
         check_weights_fit(2 << 30, 3 << 29, "cpu")
+
+
+@pytest.mark.parametrize("task", ["embed", "rerank"])
+def test_a_backend_that_only_generates_says_so(task: str) -> None:
+    plain = ModelConfig(model=Model(name="m", backend="echo"))
+    asked = ModelConfig(model=Model(name="m", backend="echo", task=task))  # type: ignore[arg-type]
+    make = load_backend("echo")
+    check_task(make(plain), plain)
+    check_task(make(asked), asked)
+    with pytest.raises(CannotStart, match=f"serves no models of task '{task}'"):
+        check_task(make(plain), asked)

@@ -1,7 +1,7 @@
 """Messages' turns and their content blocks as the messages of a chat.
 
 Owns the kinds of blocks; must not know the other fields of a body. Texts of one turn are joined
-by a line's end: chat templates take one string.
+by a line's end: chat templates take one string, or parts where there are images.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.api.openai.images import Content, extended, from_base64, from_url, joined
 from smmf_core.errors import ApiError
 
 _ROLES = ("user", "assistant", "system")
+_SOURCES = ("base64", "url")
 _BETWEEN = "\n"
 _FAILED = "Error: "  # chats have no other way to say that a tool failed
 
@@ -57,18 +59,46 @@ def read_texts(content: Any, path: str) -> str:
     return _BETWEEN.join(texts)
 
 
+def _read_answer(content: Any, path: str) -> Content:
+    """A tool's: texts and images."""
+    if not isinstance(content, list):
+        return read_texts(content, path)
+    parts: list[str | Object] = []
+    for k, block in enumerate(content):
+        place = f"{path}[{k}]"
+        kind = _kind(block, place)
+        if kind == "text":
+            parts.append(_string(block, "text", place))
+        elif kind == "image":
+            parts.append(_image(block, place))
+        else:
+            raise _unsupported(place, kind, "'text' and 'image'")
+    return joined(parts, _BETWEEN)
+
+
+def _image(block: Object, path: str) -> Object:
+    source = block.get("source")
+    kind = source.get("type") if isinstance(source, dict) else None
+    if not isinstance(source, dict) or kind not in _SOURCES:
+        text = "its source must be base64: {'type': 'base64', 'media_type': ..., 'data': ...}."
+        raise ApiError("unsupported_value", f"Invalid '{path}': {text}", path)
+    if kind == "url":
+        return from_url(source.get("url"), path)
+    return from_base64(source.get("data"), path, source.get("media_type") or "")
+
+
 def _add_turn(chat: list[Object], role: str, content: Any, path: str) -> None:
     if role == "assistant":
         _add_assistant(chat, content, path)
     elif role == "system":
-        _add_text(chat, role, read_texts(content, path))
+        _add_part(chat, role, read_texts(content, path))
     elif isinstance(content, list):
         _add_user(chat, content, path)
     else:
         text = read_texts(content, path)
         if not text:
             raise _empty(path)
-        _add_text(chat, role, text)
+        _add_part(chat, role, text)
 
 
 def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
@@ -79,15 +109,17 @@ def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
         place = f"{path}[{k}]"
         kind = _kind(block, place)
         if kind == "text":
-            _add_text(chat, "user", _string(block, "text", place))
+            _add_part(chat, "user", _string(block, "text", place))
+        elif kind == "image":
+            _add_part(chat, "user", _image(block, place))
         elif kind == "tool_result":
-            answer = read_texts(block.get("content") or "", f"{place}.content")
+            answer = _read_answer(block.get("content") or "", f"{place}.content")
             if block.get("is_error") is True:
-                answer = _FAILED + answer
+                answer = extended(_FAILED, answer)
             call = _string(block, "tool_use_id", place)
             chat.append({"role": "tool", "tool_call_id": call, "content": answer})
         else:
-            raise _unsupported(place, kind, "'text' and 'tool_result'")
+            raise _unsupported(place, kind, "'text', 'image' and 'tool_result'")
 
 
 def _add_assistant(chat: list[Object], content: Any, path: str) -> None:
@@ -125,11 +157,11 @@ def _call(block: Object, path: str) -> Object:
     return {"id": _string(block, "id", path), "type": "function", "function": function}
 
 
-def _add_text(chat: list[Object], role: str, text: str) -> None:
+def _add_part(chat: list[Object], role: str, part: str | Object) -> None:
     if chat and chat[-1]["role"] == role:
-        _join(chat[-1], "content", text)
+        chat[-1]["content"] = extended(chat[-1]["content"], part, _BETWEEN)
     else:
-        chat.append({"role": role, "content": text})
+        chat.append({"role": role, "content": extended("", part)})
 
 
 def _join(message: Object, key: str, text: str) -> None:

@@ -35,6 +35,7 @@ def parse_count(body: bytes, unique_id: str, created: int = 0) -> Wanted:
         continue_final_message=prompt.continue_final_message,
         template_args=prompt.template_args,
         tools=prompt.tools,
+        images=prompt.images,
     )
     keep_alive_s, require = keep_alive_seconds(chat.keep_alive), parse_require(chat.smmf)
     renderer = CountRenderer(chat.model)

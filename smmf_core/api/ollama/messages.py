@@ -11,9 +11,12 @@ from typing import Any
 import msgspec
 
 from smmf_core.api.openai.decode import check_nesting, invalid_type, missing, unknown_value
+from smmf_core.api.openai.images import Content, from_base64, from_url, joined
 from smmf_core.errors import ApiError
 
 _ROLES = ("system", "user", "assistant", "tool")
+_SHOWN_IMAGES = ("user", "tool")
+_SCHEME_CHARACTERS = 8  # within which a URL has its colon; base64 has none
 
 Object = dict[str, Any]
 Call = tuple[str, str]  # id and name
@@ -26,9 +29,10 @@ def read_messages(messages: list[Object]) -> list[Object]:
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
         role = _role(message, path)
+        text = _string(message, "content", path)
+        said: Object = {"role": role, "content": text}
         if message.get("images"):
-            raise no_images(f"{path}.images")
-        said: Object = {"role": role, "content": _string(message, "content", path)}
+            said["content"] = with_images(role, text, message["images"], f"{path}.images")
         if role == "assistant":
             waiting = _add_assistant(said, message, i)
         elif role == "tool":
@@ -44,9 +48,15 @@ def read_tools(tools: list[Object] | None) -> list[Object] | None:
     return [{"type": "function", **tool} for tool in tools] if tools else None
 
 
-def no_images(path: str) -> ApiError:
-    text = f"Invalid '{path}': images are not supported here, only text is."
-    return ApiError("unsupported_value", text, path)
+def with_images(role: str, text: str, images: Any, path: str) -> Content:
+    """The images come first, as with Ollama: each is base64, or a `data:` URL."""
+    if role not in _SHOWN_IMAGES:
+        reason = f"Invalid '{path}': only messages of the user and of tools may have images."
+        raise ApiError("unsupported_value", reason, path)
+    if not isinstance(images, list):
+        raise invalid_type(path, "an array", images)
+    parts = [_image(image, f"{path}[{k}]") for k, image in enumerate(images)]
+    return joined([*parts, text])
 
 
 def is_begun(chat: list[Object]) -> bool:
@@ -64,6 +74,11 @@ def _role(message: Object, path: str) -> str:
     if role.lower() not in _ROLES:
         raise unknown_value(f"{path}.role", role, _ROLES)
     return role.lower()
+
+
+def _image(image: Any, path: str) -> Object:
+    is_url = isinstance(image, str) and ":" in image[:_SCHEME_CHARACTERS]
+    return from_url(image, path) if is_url else from_base64(image, path)
 
 
 def _add_assistant(said: Object, message: Object, i: int) -> list[Call]:

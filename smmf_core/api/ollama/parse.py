@@ -11,7 +11,7 @@ import msgspec
 
 from smmf_core.api.dialect import Load
 from smmf_core.api.ollama.load import PromptlessLoad
-from smmf_core.api.ollama.messages import is_begun, no_images, read_messages, read_tools
+from smmf_core.api.ollama.messages import is_begun, read_messages, read_tools, with_images
 from smmf_core.api.ollama.options import read_format, read_options, read_think
 from smmf_core.api.ollama.render import CHAT, GENERATE
 from smmf_core.api.ollama.schema import Body, Chat, ChatBody, Completion, GenerateBody
@@ -44,8 +44,6 @@ def parse_generate(body: bytes) -> Request | Load:
         if getattr(asked, name):
             text = f"Unsupported parameter: '{name}'; {instead}."
             raise ApiError("unsupported_parameter", text, name)
-    if asked.images:
-        raise no_images("images")
     if asked.raw:
         _check_raw(asked)
     if not asked.prompt:
@@ -53,7 +51,8 @@ def parse_generate(body: bytes) -> Request | Load:
     if asked.raw:
         return _as_completion(asked, asked.prompt)
     chat = [{"role": "system", "content": asked.system}] if asked.system else []
-    return _as_chat(asked, [*chat, {"role": "user", "content": asked.prompt}], None)
+    content = with_images("user", asked.prompt, asked.images or [], "images")
+    return _as_chat(asked, [*chat, {"role": "user", "content": content}], None)
 
 
 def _as_chat(
@@ -93,7 +92,7 @@ def _common(asked: Body) -> dict[str, Any]:
 
 
 def _check_raw(asked: GenerateBody) -> None:
-    for name in ("system", "format"):
+    for name in ("system", "format", "images"):
         if getattr(asked, name):
             text = f"Invalid '{name}': 'raw' does not go with it."
             raise ApiError("unsupported_value", text, name)

@@ -75,11 +75,11 @@ class GenerateBody(Body, kw_only=True, gc=False):
     prompt: str | None = None
     system: str | None = None
     raw: bool | None = None
+    images: list[Any] | None = None
     # refused
     suffix: str | None = None
     template: str | None = None
     context: list[int] | None = None
-    images: list[Any] | None = None
 
 
 class Chat(openai.ChatBody, kw_only=True, gc=False):

@@ -1,7 +1,7 @@
 """The rules for a chat's messages, and their normal form for the chat template.
 
 Owns roles, contents and tool-call shapes; must not render templates. Content parts of text become
-one string; unknown keys pass.
+one string, with images a list of parts; unknown keys pass.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from smmf_core.api.openai.decode import check_nesting, invalid_type, missing, shown, unknown_value
+from smmf_core.api.openai.images import Content, from_url, joined
 from smmf_core.errors import ApiError
+from smmf_core.messages import Image
 
 ROLES = ("developer", "system", "user", "assistant", "tool", "function")
+_DETAILS = ("auto", "low", "high", "original")
+_SHOWN_IMAGES = ("user", "tool")  # whose parts may be images
 _INSTEAD_OF_CONTENT = (
     "tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "audio",
 )  # fmt: skip
@@ -101,13 +105,13 @@ def _absent_or_not_string(param: str, value: Any) -> ApiError:
     return missing(param) if value is None else invalid_type(param, "a string", value)
 
 
-def _content(i: int, role: str, message: Message) -> str:
+def _content(i: int, role: str, message: Message) -> Content:
     """Rules, in this order: 1. parts: their texts joined; 2. nothing, where an assistant said
     something else, or its refusal; 3. anything else is wrong."""
     content = message.get("content")
     param = f"messages[{i}].content"
     if content and isinstance(content, list):
-        return "".join([_part(f"{param}[{j}]", part, role) for j, part in enumerate(content)])
+        return joined([_part(f"{param}[{j}]", part, role) for j, part in enumerate(content)])
     says_more = role == "assistant" and any(message.get(key) for key in _INSTEAD_OF_CONTENT)
     if content in (None, []) and says_more:
         refusal = message.get("refusal")
@@ -120,16 +124,35 @@ def _content(i: int, role: str, message: Message) -> str:
     raise invalid_type(param, "a string or an array of content parts", content)
 
 
-def _part(param: str, part: Any, role: str) -> str:
+def _part(param: str, part: Any, role: str) -> str | Message:
+    """A text, or the part of an image."""
     if not isinstance(part, dict):
         raise invalid_type(param, "an object", part)
     kind = part.get("type")
     if kind is None:
         raise missing(f"{param}.type")
+    if isinstance(part.get("image"), Image):
+        return part  # another dialect has read it
+    if kind == "image_url" and role in _SHOWN_IMAGES:
+        return _image(param, part)
     if kind != "text" and not (kind == "refusal" and role == "assistant"):
-        reason = f"content parts of type {shown(kind)} are not supported, only 'text' is."
+        known = "'text' and 'image_url' are" if role in _SHOWN_IMAGES else "'text' is"
+        reason = f"content parts of type {shown(kind)} are not supported here, only {known}."
         raise ApiError("unsupported_value", f"Invalid '{param}': {reason}", param)
     text = part.get(kind)
     if not isinstance(text, str):
         raise _absent_or_not_string(f"{param}.{kind}", text)
     return text
+
+
+def _image(param: str, part: Message) -> Message:
+    """Its URL may stand in an object, with a level of detail: each model has its own."""
+    given = part.get("image_url")
+    if isinstance(given, dict):
+        detail = given.get("detail")
+        if detail is not None and detail not in _DETAILS:
+            raise unknown_value(f"{param}.image_url.detail", detail, _DETAILS)
+        given = given.get("url")
+    if given is None:
+        raise missing(f"{param}.image_url.url")
+    return from_url(given, param)

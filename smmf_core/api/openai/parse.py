@@ -15,6 +15,7 @@ import msgspec
 
 from smmf_core.api.openai.decode import decode
 from smmf_core.api.openai.extensions import keep_alive_seconds
+from smmf_core.api.openai.images import take_images
 from smmf_core.api.openai.rules import check_chat, check_common, check_completion
 from smmf_core.api.openai.sampling import build_sampling
 from smmf_core.api.openai.schema import ChatBody, CompletionBody, Request
@@ -75,6 +76,7 @@ def finish(
 def _finish_chat(body: ChatBody, defaults: dict[str, Any], draw_seed: Callable[[], int]) -> Parsed:
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     add_prompt = body.add_generation_prompt
+    size, images = take_images(body.messages)
     submit = Submit(
         key=0,
         attempt=0,
@@ -95,10 +97,8 @@ def _finish_chat(body: ChatBody, defaults: dict[str, Any], draw_seed: Callable[[
         echo=body.smmf_echo,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         may_be_cut=body.may_be_cut,
+        images=images,
     )
-    size = 0
-    for message in body.messages:
-        size += len(message["content"])
     return _parsed(CHAT, body, submit, submit.n, size)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from smmf_core.api.openai.decode import check_nesting, decode, missing
+from smmf_core.api.openai.images import take_images
 from smmf_core.api.openai.messages import check_messages
 from smmf_core.api.openai.schema import Messages, TokenId
 from smmf_core.api.openai.tools import check_tools
@@ -58,7 +59,6 @@ def parse_tokenize(body: bytes, unique_id: str, created: int = 0) -> Wanted:
     """Decode and validate. Raises ApiError (400)."""
     request = decode(_tokenize_decoder, body)
     _check(request)
-    is_chat = request.messages is not None
     text = request.prompt if request.prompt is not None else request.content or ""
     special = request.add_special_tokens
     if special is None:
@@ -67,6 +67,7 @@ def parse_tokenize(body: bytes, unique_id: str, created: int = 0) -> Wanted:
         special = request.prompt is not None  # a chat's template, and llama.cpp, add none
     continues = request.continue_final_message is True
     adds_prompt = request.add_generation_prompt
+    chat_bytes, images = take_images(request.messages or [])
     tokenize = Tokenize(
         key=0,
         attempt=0,
@@ -81,9 +82,9 @@ def parse_tokenize(body: bytes, unique_id: str, created: int = 0) -> Wanted:
         template_args=request.chat_template_kwargs,
         tools=request.tools,
         priority=request.priority or 0,
+        images=images,
     )
-    size = sum(len(m["content"]) for m in request.messages or []) if is_chat else len(text)
-    return make_wanted(request, tokenize, TokenizeRenderer(request.model), size)
+    return make_wanted(request, tokenize, TokenizeRenderer(request.model), chat_bytes + len(text))
 
 
 def parse_detokenize(body: bytes, unique_id: str, created: int = 0) -> Wanted:

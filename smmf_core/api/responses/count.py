@@ -34,6 +34,7 @@ def parse_count(body: bytes, unique_id: str, created: int = 0) -> Wanted:
         add_generation_prompt=prompt.add_generation_prompt,
         template_args=prompt.template_args,
         tools=prompt.tools,
+        images=prompt.images,
     )
     keep_alive_s, require = keep_alive_seconds(chat.keep_alive), parse_require(chat.smmf)
     renderer = CountRenderer(chat.model)

@@ -10,13 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.api.openai.images import Content, extended, from_url, joined
 from smmf_core.api.responses.custom import wrapped
-from smmf_core.api.responses.tools import joined
+from smmf_core.api.responses.tools import joined as joined_name
 from smmf_core.errors import ApiError
 
 _ROLES = ("user", "assistant", "system", "developer")
 _LEADING = ("system", "developer")
 _TEXT_PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+_IMAGE = "input_image"
+_DETAILS = ("auto", "low", "high", "original")
 _THOUGHTS = ("reasoning_text", "text")
 _BETWEEN = "\n"
 _BETWEEN_MESSAGES = "\n\n"
@@ -56,15 +59,23 @@ def _add_message(chat: list[Object], item: Object, path: str) -> None:
     role = _string(item, "role", path)
     if role not in _ROLES:
         raise unknown_value(f"{path}.role", role, _ROLES)
+    if role == "user":
+        _add_user(chat, _content(item, "content", path, may_be_empty=False))
+        return
     text = _text(item, "content", path, may_be_empty=role == "assistant")
     if role == "assistant":
         _join(_assistant(chat), "content", text)
-    elif role in _LEADING and len(chat) == 1 and chat[0]["role"] in _LEADING:
+    elif len(chat) == 1 and chat[0]["role"] in _LEADING:
         chat[0]["content"] += _BETWEEN_MESSAGES + text
-    elif role == "user" and chat and chat[-1]["role"] == "user":
-        chat[-1]["content"] += _BETWEEN_MESSAGES + text
     else:
         chat.append({"role": role, "content": text})
+
+
+def _add_user(chat: list[Object], content: Content) -> None:
+    if chat and chat[-1]["role"] == "user":
+        chat[-1]["content"] = extended(chat[-1]["content"], content, _BETWEEN_MESSAGES)
+    else:
+        chat.append({"role": "user", "content": content})
 
 
 def _add_reasoning(chat: list[Object], item: Object, path: str) -> None:
@@ -92,14 +103,14 @@ def _add_call(chat: list[Object], item: Object, path: str, arguments: str) -> No
     name, namespace = _string(item, "name", path), None
     if item.get("namespace") is not None:
         namespace = _string(item, "namespace", path)
-    function = {"name": joined(namespace, name), "arguments": arguments}
+    function = {"name": joined_name(namespace, name), "arguments": arguments}
     call = {"id": _string(item, "call_id", path), "type": "function", "function": function}
     _assistant(chat).setdefault("tool_calls", []).append(call)
 
 
 def _add_output(chat: list[Object], item: Object, path: str) -> None:
     call = _string(item, "call_id", path)
-    answer = _text(item, "output", path, may_be_empty=True)
+    answer = _content(item, "output", path, may_be_empty=True)
     chat.append({"role": "tool", "tool_call_id": call, "content": answer})
 
 
@@ -127,9 +138,21 @@ def _join(message: Object, key: str, text: str) -> None:
 
 def _text(item: Object, key: str, path: str, may_be_empty: bool) -> str:
     """A string, or the texts of parts."""
+    parts = _parts(item, key, path, may_be_empty, has_images=False)
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _content(item: Object, key: str, path: str, may_be_empty: bool) -> Content:
+    """The same with images, where there are any."""
+    return joined(_parts(item, key, path, may_be_empty, has_images=True))
+
+
+def _parts(
+    item: Object, key: str, path: str, may_be_empty: bool, has_images: bool
+) -> list[str | Object]:
     content, path = item.get(key), f"{path}.{key}"
     if isinstance(content, str):
-        return content
+        return [content]
     if content is None:
         raise missing(path)
     if not isinstance(content, list):
@@ -137,15 +160,27 @@ def _text(item: Object, key: str, path: str, may_be_empty: bool) -> str:
     if not content and not may_be_empty:
         text = "empty array. Expected an array with minimum length 1, but got an empty array."
         raise ApiError("empty_array", f"Invalid '{path}': {text}", path)
-    texts = []
+    parts: list[str | Object] = []
     for k, part in enumerate(content):
         place = f"{path}[{k}]"
         kind = _part_kind(part, place)
-        field = _TEXT_PARTS.get(kind)
-        if field is None:
-            raise _unsupported_part(place, kind)
-        texts.append(_string(part, field, place))
-    return "".join(texts)
+        if kind == _IMAGE and has_images:
+            parts.append(_image(part, place))
+        elif kind in _TEXT_PARTS:
+            parts.append(_string(part, _TEXT_PARTS[kind], place))
+        else:
+            raise _unsupported_part(place, kind, has_images)
+    return parts
+
+
+def _image(part: Object, path: str) -> Object:
+    detail = part.get("detail")
+    if detail is not None and detail not in _DETAILS:
+        raise unknown_value(f"{path}.detail", detail, _DETAILS)
+    if part.get("file_id") is not None:
+        text = f"Invalid '{path}': files are not stored here: send the image as a 'data:' URL."
+        raise ApiError("unsupported_value", text, path)
+    return from_url(_string(part, "image_url", path), path)
 
 
 def _part_kind(part: Any, path: str) -> str:
@@ -163,10 +198,12 @@ def _string(item: Object, key: str, path: str) -> str:
     return value
 
 
-def _unsupported_part(path: str, kind: str) -> ApiError:
+def _unsupported_part(path: str, kind: str, has_images: bool) -> ApiError:
+    known = "'input_text', 'output_text', 'refusal'"
+    known += ", 'input_image'" if has_images else ""
     text = (
         f"Invalid '{path}.type': content parts of type {shown(kind)} are not supported. "
-        "Supported values are: 'input_text', 'output_text', 'refusal'."
+        f"Supported values are: {known}."
     )
     return ApiError("unsupported_value", text, f"{path}.type")
 

@@ -51,8 +51,7 @@ def _typed(schema: dict[str, Any], root: dict[str, Any], depth: int) -> Any:
     if kind == "object" or (kind is None and "properties" in schema):
         return _object(schema, root, depth)
     if kind == "array":
-        item = schema.get("items", {"type": "string"})
-        return [_value(item, root, depth + 1) for _ in range(schema.get("minItems", 0))]
+        return _array(schema, root, depth)
     if kind in ("integer", "number"):
         return _number(schema, whole=kind == "integer")
     if kind == "boolean":
@@ -60,6 +59,12 @@ def _typed(schema: dict[str, Any], root: dict[str, Any], depth: int) -> Any:
     if kind == "null":
         return None
     return _string(schema)
+
+
+def _array(schema: dict[str, Any], root: dict[str, Any], depth: int) -> list[Any]:
+    first, rest = schema.get("prefixItems", []), schema.get("items", {"type": "string"})
+    count = range(schema.get("minItems", 0))
+    return [_value(first[k] if k < len(first) else rest, root, depth + 1) for k in count]
 
 
 def _object(schema: dict[str, Any], root: dict[str, Any], depth: int) -> dict[str, Any]:
