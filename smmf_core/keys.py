@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 PREFIX = "sk-smmf-"
@@ -25,6 +26,13 @@ def new_key() -> tuple[str, str]:
 def digest(key: bytes) -> bytes:
     """SHA-256, 32 bytes. A new key's 256 random bits need no salt, and no slow hash."""
     return hashlib.sha256(key).digest()
+
+
+def wrong_keys(keys: Iterable[str]) -> str:
+    """What is wrong with keys of an operator's own, in words; "": nothing. An empty one would be
+    anybody's, and no header brings spaces around a key, or control characters."""
+    is_wrong = any(not key or key != key.strip() or not key.isprintable() for key in keys)
+    return "a key is not empty, without spaces around it and control characters" if is_wrong else ""
 
 
 def day_of(now_s: float) -> str:

@@ -145,7 +145,10 @@ async def post_reload(state: State) -> Row:
     said = [_with_outcome(shell, model, words[model.name]) for model in models]
     said += [f"{name} is removed" for name in result.removed]
     said += [f"{key} waits for the next start of the server" for key in result.restart]
-    return {"message": "; ".join(said) or "nothing has changed", **msgspec.to_builtins(result)}
+    said = said or ["nothing has changed"]
+    if shell.config.server.tls_cert:
+        said.append("the certificate is read again")
+    return {"message": "; ".join(said), **msgspec.to_builtins(result)}
 
 
 HANDLERS = [post_models, post_reload]

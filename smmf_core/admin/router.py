@@ -18,6 +18,7 @@ from smmf_core.controller import address
 from smmf_core.controller.keys import ADMIN
 from smmf_core.controller.shell import ControllerShell
 from smmf_core.errors import ApiError
+from smmf_core.keys import wrong_keys
 
 
 class Move(Body):
@@ -32,6 +33,8 @@ class Move(Body):
 async def post_router(state: State, data: dict[str, Any]) -> Row:
     shell: ControllerShell = state.shell
     body = read(Move, data)
+    if message := wrong_keys(body.api_keys):
+        raise ApiError("bad_request", f"api_keys: {message}", "api_keys")
     server = shell.config.server
     made = shell.access.book.made_roles
     has_keys = bool(body.api_keys or made)

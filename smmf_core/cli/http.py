@@ -139,6 +139,8 @@ class Endpoint:
             message = _error_message(response)
             if response.status == HTTPStatus.UNAUTHORIZED:
                 message = f"{message.rstrip('.')}; SMMF_API_KEY names the key"
+            if message.startswith(f"Invalid URL ({method} /admin/"):
+                message = f"{self.url} is not the admin API, which --url and SMMF_URL name"
             connection.close()
             raise Refused(response.status, message)
         return connection, response

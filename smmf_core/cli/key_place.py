@@ -39,8 +39,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def place(args: argparse.Namespace) -> Place:
     """1. A server was named, and does not run: its registry. 2. It runs: its admin API.
-    3. None was named: the admin API that answers. 4. None does on this machine: the default's
-    registry.
+    3. None was named: the admin API that answers. 4. None does on this machine, and no --url
+    insists on it: the default's registry.
 
     Raises CliError.
     """
@@ -55,7 +55,7 @@ def place(args: argparse.Namespace) -> Place:
         server.get("/admin/v1/health")
         return _Running(server)  # 3
     except Unreachable as error:
-        if not _is_here(server.host):
+        if getattr(args, "url", None) or not _is_here(server.host):
             raise
         try:
             return _registry(config)  # 4

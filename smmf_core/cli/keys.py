@@ -23,18 +23,15 @@ ROLES = {  # role -> what it may do
     "read": "look at everything, ask nothing",
     "admin": "everything",
 }
-COLUMNS = (
-    "id", "name", "state", "roles", "models", *LIMITS, "expires_at", "last_used"
-)  # fmt: skip
-_HEADINGS = {
-    "requests_per_minute": "REQ/MIN",
-    "tokens_per_minute": "TOK/MIN",
-    "max_concurrency": "OPEN",
-    "monthly_tokens": "TOK/MONTH",
-    "expires_at": "EXPIRES",
-    "last_used": "LAST USED",
+FIELDS = ("id", "name", "roles", "models", *LIMITS, "expires_at")
+COLUMNS = ("id", "name", "state", "roles", "models", "limits", "expires_at", "last_used")
+_HEADINGS = {"expires_at": "EXPIRES", "last_used": "LAST USED"}
+_UNITS = {
+    "requests_per_minute": "req/min",
+    "tokens_per_minute": "tok/min",
+    "max_concurrency": "open",
+    "monthly_tokens": "tok/month",
 }
-_TIMES = ("expires_at", "created_at", "revoked_at")
 Row = dict[str, Any]
 
 
@@ -87,7 +84,7 @@ def _create(row: Row, args: argparse.Namespace) -> None:
     if wants_json(args):
         print_json(row)
         return
-    shown = {key: _value(row, key) for key in COLUMNS if row.get(key) and key != "state"}
+    shown = {key: _value(row, key) for key in FIELDS if row.get(key)}
     print(pairs(shown), file=sys.stderr)
     print(f"{row['message']}:", file=sys.stderr)
     print(row["key"])
@@ -115,7 +112,9 @@ def _value(row: Row, column: str) -> Any:
     value = row.get(column)
     if column == "models" and not value:
         return "all"
-    if column in _TIMES and value:
+    if column == "limits":
+        return [f"{row[limit]} {unit}" for limit, unit in _UNITS.items() if row.get(limit)]
+    if column == "expires_at" and value:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
     return value
 

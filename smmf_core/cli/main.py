@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Container, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from smmf_core import __version__
 
@@ -89,8 +89,16 @@ def _dbgpt_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong use is one line, too; the parsers of the verbs are of the same class."""
+
+    def error(self, message: str) -> NoReturn:
+        said = message.removeprefix("argument ")
+        self.exit(WRONG_USE, f"{self.prog}: {said}; `{self.prog} --help` tells its use\n")
+
+
 def _root() -> tuple[argparse.ArgumentParser, Any]:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="smmf",
         description="One OpenAI-compatible endpoint over many models, engines and replicas.",
         epilog="`smmf VERB --help` tells a verb's flags. Environment: SMMF_URL, SMMF_API_KEY.",

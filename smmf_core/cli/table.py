@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _GAP = "   "
+_NARROW_GAP = 2  # where a terminal has no room for that
 RICH_ROWS = 200  # rich takes 0.3 ms a row: a thousand models would be late
 _STYLES = {
     "ready": "green",
@@ -67,12 +68,15 @@ def _show_rich(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    console = Console()
+    width = max(map(len, table(headings, rows).splitlines()))
+    gap = len(_GAP) if width <= console.width else _NARROW_GAP
+    drawn = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for heading, is_number in zip(headings, _numeric(headings, rows), strict=True):
         drawn.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(text, state_style(text)) for text in map(cell, row)))
-    Console().print(drawn)
+    console.print(drawn)
 
 
 def state_style(text: str) -> str:

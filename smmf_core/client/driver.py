@@ -37,7 +37,7 @@ class Driver:
         self._waiting: dict[int, Exchange] = {}  # for a link
         self._ids = itertools.count(1)
         self._look_at = 0.0
-        self._connect_until = 0.0
+        self._connect_at = self._connect_until = 0.0  # not sooner; not longer
 
     def next_id(self) -> int:
         return next(self._ids)
@@ -142,6 +142,9 @@ class Driver:
             return link
         if link is not None:
             self._drop(link)
+        if now < self._connect_at:
+            return None
+        self._connect_at = now + _LOOK_AGAIN_S
         endpoint = self._address.endpoint()
         if endpoint is None:
             return None

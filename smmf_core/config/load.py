@@ -26,6 +26,7 @@ from smmf_core.config.schema import ModelConfig, Server, ServerConfig
 from smmf_core.config.source import ReadFile
 from smmf_core.config.targets import ModelFlags, read_raw, wrong
 from smmf_core.errors import ConfigError
+from smmf_core.keys import wrong_keys
 
 _FILES = ("tls_cert", "tls_key", "zmq_key")  # of [server]
 IsInstalled = Callable[[str], bool]
@@ -71,6 +72,8 @@ def load_server(path: str | Path | None, overrides: Mapping[str, Any]) -> Server
         config = msgspec.convert(built, ServerConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(key_in_words(error)) from None
+    if message := wrong_keys(config.server.api_keys):
+        raise ConfigError(f"[server] api_keys: {message}")
     return config
 
 

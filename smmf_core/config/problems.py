@@ -68,7 +68,8 @@ def key_in_words(error: msgspec.ValidationError) -> str:
     place = _IN_SECTION.search(str(error))
     if not place:
         return in_words(error)
-    bare = msgspec.ValidationError(str(error)[: place.start()] + str(error)[place.end() + 1 :])
+    text, inside = str(error)[: place.start()], str(error)[place.end() : -1]
+    bare = msgspec.ValidationError(f"{text} - at `${inside}`" if inside else text)
     return f"{key_name((place[1], place[2]))}: {in_words(bare)}"
 
 

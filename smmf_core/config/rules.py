@@ -10,6 +10,7 @@ import re
 from smmf_core.config.durations import span_s
 from smmf_core.config.schema import Deployment, ModelConfig, Registry, Server, Timeouts
 from smmf_core.config.source import Source
+from smmf_core.keys import wrong_keys
 
 MIN_HANG_S = 3.0
 _URL = re.compile(r"[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://")
@@ -26,9 +27,7 @@ def check_model(source: Source, config: ModelConfig) -> None:
 
 
 def check_keys(source: Source, server: Server) -> None:
-    """A header brings a key without the spaces around it, and no control characters at all."""
-    if any(key != key.strip() or not key.isprintable() for key in server.api_keys):
-        message = "a key has neither spaces around it nor control characters"
+    if message := wrong_keys(server.api_keys):
         source.problem(("server", "api_keys"), "value", message)
 
 

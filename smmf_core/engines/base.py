@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smmf_core.messages import Sampling, Submit
+from smmf_core.messages import Image, Sampling, Submit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,16 @@ class ChatTemplate(Protocol):
     def render(self, submit: Submit) -> str: ...
 
 
+class Vision(Protocol):
+    """Where images come into the prompts of a model that takes some."""
+
+    def place(self, ids: list[int], images: list[Image]) -> tuple[list[int], Any]:
+        """The prompt's tokens as the engine sees them, and what goes into Sequence.media.
+
+        Raises ApiError (400), which names an image's part, for what cannot be taken.
+        """
+
+
 @dataclass(slots=True)
 class EngineSpec:
     """What is known once a model is loaded."""
@@ -70,6 +80,7 @@ class EngineSpec:
     warms_up: bool = True  # a small request goes through it before it serves
     tool_format: str = ""  # how the model writes calls of tools (worker.parse); "": it does not
     reasoning_format: str = ""  # how it writes its thoughts
+    vision: Vision | None = None  # capability "vision"
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +102,7 @@ class Sequence:
     prompt_logprobs: int | None = None  # completions' echo + logprobs: k best for prompt tokens
     cached_tokens: int = 0  # prompt tokens that the engine found computed; it sets them
     state: Any = None  # the engine's own
+    media: Any = None  # of Vision.place
 
 
 @dataclass(slots=True, eq=False)

@@ -125,7 +125,7 @@ class Key:
     def _refusal(self, met: int, model: str, tokens: int, now_s: int) -> ApiError:
         """In the words of OpenAI's own."""
         entry, (requests, minute) = self._entry, self.left(now_s)
-        used_open, spent = self._table.state(entry.slot, now_s, month_of(now_s))[2::2]
+        _, _, used_open, _, spent = self._table.state(entry.slot, now_s, month_of(now_s))
         of = f"for API key {self.id} in model {model}"
         if met == _BY_REQUESTS and requests is not None:
             return _rate_limited(of, "requests per min (RPM)", requests, 1)
@@ -170,7 +170,7 @@ class KeyRing:
         """Whose key that is. Raises ApiError: 1 nobody's, 503 while not all keys are known, else
         401; 2 it has expired. The lookup is by hash: how long it takes tells nothing of a key."""
         given = digest(presented)
-        key = self._keys.get(given)
+        key = self._keys.get(given) if presented else None
         if key is None or not hmac.compare_digest(key.digest, given):  # 1
             if self._unknown:
                 raise ApiError("registry_unavailable", self._unknown, retry_after_s=1)

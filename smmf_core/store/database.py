@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = _engine(url, connect_args={"timeout": BUSY_S})
     if (file := file_of(engine)) is not None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with suppress(FileExistsError):  # never opened here: to close it would give up its locks
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     sa.event.listen(engine, "connect", _set_up_sqlite)
     return engine
 

@@ -103,10 +103,11 @@ def _check_shown(field: str, texts: list[str]) -> None:
 
 
 def _expiry(given: float | str | None, now: float) -> float:
+    """A whole second: Routers know no smaller ones, and none is to let it in longer."""
     if given is None:
         return 0.0
     try:
-        moment = when.moment(str(given), now, is_ahead=True)
+        moment = float(int(when.moment(str(given), now, is_ahead=True)))
     except ValueError as error:
         raise ValueError(f"expires_at: {error}") from None
     if moment <= now:

@@ -15,7 +15,7 @@ LAST = 253_402_300_799.0  # the end of the year 9999, the last that a calendar h
 FORMS = "a span such as 30d or 12h, or a date such as 2026-01-31"
 _UNITS_S = {"m": 60.0, "h": 3600.0, "d": DAY_S, "w": 7 * DAY_S, "y": 365 * DAY_S}
 _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([mhdwy])")
-_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?")
+_NUMBER = re.compile(r"\d{9,12}(\.\d{1,9})?")  # since 1973; a shorter one lacks its unit
 
 
 def moment(text: str, now: float, is_ahead: bool) -> float:

@@ -6,12 +6,13 @@ Pure. Raises ApiError for what cannot run; must not touch the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec.structs import replace
 
-from smmf_core.engines.base import EngineSpec, Sequence
+from smmf_core.engines.base import EngineSpec, Sequence, Vision
 from smmf_core.errors import ApiError
-from smmf_core.messages import Submit
+from smmf_core.messages import Image, Submit
 from smmf_core.worker.reading import Reading
 
 _SEED_MASK = (1 << 64) - 1
@@ -22,10 +23,12 @@ class Prompt:
     ids: list[int]
     text: str  # for completions' `echo`; empty when it is not asked for
     in_thought: bool = False  # it opens a thought in which the answer begins
+    media: Any = None  # of its images: the engine's
 
 
 def read_prompts(submit: Submit, spec: EngineSpec, reading: Reading) -> list[Prompt]:
     """Tokenise all prompts. Raises ApiError: `context_length_exceeded`, or a template's refusal."""
+    vision = vision_of(spec, submit.images)
     spec.check(submit)
     if submit.tool_choice is not None:
         reading.check(submit)
@@ -38,6 +41,9 @@ def read_prompts(submit: Submit, spec: EngineSpec, reading: Reading) -> list[Pro
         prompts = [Prompt(ids, "")]
         if spec.reasoning_format:
             prompts[0].in_thought = reading.ends_in_thought(text, submit)
+        if vision is not None:
+            _check_length(len(ids), submit, spec, "messages")  # before pictures cost something
+            prompts[0].ids, prompts[0].media = vision.place(ids, submit.images)
     else:
         prompts = [_read_prompt(prompt, submit, spec) for prompt in submit.prompts or []]
     where = "messages" if submit.messages is not None else "prompt"
@@ -73,9 +79,19 @@ def make_sequences(
                     submit=submit,
                     prompt_index=number,
                     prompt_logprobs=echo_logprobs,
+                    media=prompt.media,
                 )
             )
     return sequences
+
+
+def vision_of(spec: EngineSpec, images: list[Image]) -> Vision | None:
+    """What places these images; None where there are none. Raises ApiError."""
+    if images and spec.vision is None:
+        param = images[0].param
+        text = f"Invalid '{param}': this model takes no images, only text."
+        raise ApiError("unsupported_value", text, param)
+    return spec.vision if images else None
 
 
 def _read_prompt(prompt: str | list[int], submit: Submit, spec: EngineSpec) -> Prompt:

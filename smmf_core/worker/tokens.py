@@ -24,6 +24,7 @@ from smmf_core.messages import (
     encode,
 )
 from smmf_core.worker.contract import RouterKey, Spec, Tally
+from smmf_core.worker.prepare import vision_of
 
 _NOTHING_USED = bytes(16)
 _to_json = msgspec.json.encode
@@ -50,6 +51,10 @@ def _tokenize(asked: Any, spec: Spec) -> Tokenized:
     tokenizer = _tokenizer(spec)
     text = asked.text if asked.messages is None else _render(asked, spec)
     ids = tokenizer.encode(text, asked.add_special)
+    if asked.images and isinstance(spec, EngineSpec):
+        vision = vision_of(spec, asked.images)
+        assert vision is not None
+        ids, _ = vision.place(ids, asked.images)
     strings = _to_json([_piece(tokenizer, id_) for id_ in ids]) if asked.with_strings else b""
     return Tokenized(len(ids), spec.context_length, _to_json(ids), strings)
 

@@ -28,6 +28,10 @@ from smmf_core.client import (
     Timeout,
     Unauthorized,
 )
+from smmf_core.client.driver import Driver
+from smmf_core.client.exchange import Exchange, Part
+from smmf_core.client.find import Endpoint
+from smmf_core.lane_messages import Ask
 from smmf_core.wire.curve import read_or_make
 
 WAIT_S = 60.0
@@ -303,6 +307,30 @@ def test_a_port_that_says_nothing(tmp_path: Path) -> None:
     client = Client(address, connect_timeout=0.3)
     with listener, client, pytest.raises(ConnectionLost, match="no server answers"):
         client.models()
+
+
+def test_a_port_where_nobody_listens_is_tried_in_intervals() -> None:
+    """Each try is a socket: without a pause between them a process has none left after seconds."""
+    asked: list[Endpoint] = []
+    parts: list[Part] = []
+
+    class Nowhere:
+        def endpoint(self) -> Endpoint:
+            asked.append(Endpoint(f"tcp://127.0.0.1:{free_port()}", bytes.fromhex(OTHER_KEY)))
+            return asked[-1]
+
+    driver = Driver(Nowhere())
+    driver.ask(Exchange(Ask(1, "/v1/models", b"", ""), parts.append, (10.0, 2)))
+    for now in (100.0, 101.0, 102.0):
+        assert driver.turn(now) is not None
+        assert driver.links[0].monitor.poll(WAIT_S * 1000)  # refused
+        for _ in range(3):
+            assert driver.turn(now) == pytest.approx(now + 0.05)
+            assert not driver.links
+    assert len(asked) == 3
+    driver.turn(200.0)
+    assert isinstance(parts[0], ConnectionLost)
+    driver.close()
 
 
 def test_strangers_on_the_port_disturb_nobody(server: TcpServer, client: Client) -> None:

@@ -283,7 +283,8 @@ def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
             former.sendall(request_bytes({"stream": True, "smmf_echo": SLOW}))
             assert former.recv(100)
             server.authority.issue(RENEWED)
-            server.admin("POST", "/admin/v1/reload")
+            told = server.admin("POST", "/admin/v1/reload")["message"]
+            assert told == "nothing has changed; the certificate is read again"
             until(lambda: _is_served(server))
             assert former.recv(100)
             assert RENEWED not in names(former)

@@ -1,4 +1,4 @@
-"""Makes a tiny Idefics3 model folder with random weights (SmolVLM's family), and pictures for it."""
+"""Makes a tiny Idefics3 model folder (SmolVLM's family) with random weights, and pictures."""
 
 from __future__ import annotations
 

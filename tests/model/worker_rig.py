@@ -61,9 +61,13 @@ class Worker:
         **fields: Any,
     ) -> int:
         """A streamed request; `fields` are those of Sampling, or Submit's `echo_prompt`, `adapter`
-        `response_format`, `tools` and `tool_choice`. Returns its key."""
+        `response_format`, `tools`, `tool_choice`, and with an empty `prompt` `messages` and
+        `images`. Returns its key."""
         key = len(self.answers) + 1
-        own = ("echo_prompt", "adapter", "response_format", "tools", "tool_choice")
+        own = (
+            "echo_prompt", "adapter", "response_format", "tools", "tool_choice", "messages",
+            "images",
+        )  # fmt: skip
         rest = {name: fields.pop(name) for name in own if name in fields}
         sampling = m.Sampling(
             max_tokens=tokens, is_seeded="seed" in fields, **{"temperature": 0.0, **fields}
@@ -75,8 +79,8 @@ class Worker:
             model="m",
             stream=True,
             n=n,
-            messages=None,
-            prompts=[prompt],
+            messages=rest.pop("messages", None),
+            prompts=[prompt] if prompt else None,
             sampling=sampling,
             emitted_ids=emitted,
             **rest,

@@ -60,6 +60,15 @@ def test_wrong_use_exits_with_2(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_wrong_use_is_told_with_the_verb_that_helps(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["keys", "create", "--monthly-tokens", "0"])
+    told = capsys.readouterr().err
+    assert told.startswith("smmf keys create: --monthly-tokens: '0' is not a whole number from 1")
+    assert told.endswith("; `smmf keys create --help` tells its use\n")
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
@@ -84,7 +93,7 @@ def test_help_names_all_verbs_and_loads_none_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["ps"], ["list"], ["show", "m"], ["stop", "m"], ["chat", "m", "hi"]]
+    "arguments", [["ps"], ["list"], ["show", "m"], ["stop", "m"], ["chat", "m", "hi"], ["usage"]]
 )
 def test_no_server_is_one_line_on_stderr(
     arguments: list[str], closed_url: str, capsys: Capture
@@ -117,6 +126,14 @@ def test_the_server_s_error_is_told_in_its_words(capsys: Capture) -> None:
     with answering(refusal) as (url, _):
         assert main(["show", "x", "--url", url]) == 1
     assert capsys.readouterr().err == "smmf: no model named x\n"
+
+
+def test_the_inference_port_is_not_the_admin_api(capsys: Capture) -> None:
+    refusal = {"error": {"message": "Invalid URL (GET /admin/v1/models)"}}
+    with answering(json_answer(refusal, "404 Not Found")) as (url, _):
+        assert main(["list", "--url", url]) == 1
+    told = f"smmf: {url} is not the admin API, which --url and SMMF_URL name\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "http://host:port"])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fake_admin import answering, json_answer
 
-from smmf_core.cli import completion
+from smmf_core.cli import completion, keys
 from smmf_core.cli import main as entry
 from smmf_core.cli.bars import Bars
 from smmf_core.cli.debug import layout
@@ -208,6 +208,25 @@ def test_on_a_terminal_tables_are_rich_s(monkeypatch: pytest.MonkeyPatch) -> Non
     show_table(("NAME", "STATE"), [("m[0]", "ready")])
     assert "m[0]" in terminal.getvalue()
     assert "\x1b[" in terminal.getvalue()
+
+
+def test_a_table_that_is_too_wide_stands_closer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for width, gap in ((38, 3), (39, 2)):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        show_table(("A", "B"), [("a" * width, "b" * 39)])
+        assert f"{'a' * width}{' ' * gap}{'b' * 39}" in terminal.getvalue()
+
+
+def test_keys_are_listed_with_the_limits_that_they_have(capsys: Capture) -> None:
+    row = {"id": "k1", "models": [], "requests_per_minute": 60, "monthly_tokens": 5000}
+    none: dict[str, Any] = dict.fromkeys(keys.COLUMNS)
+    with answering(json_answer({}), json_answer([none | row, none | {"id": "k2"}])) as (url, _):
+        assert main(["keys", "list", "--url", url]) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert "60 req/min, 5000 tok/month" in first
+    assert second.split() == ["k2", "-", "-", "-", "all", "-", "-", "-"]
 
 
 def test_debug_lays_out_values_before_blocks() -> None:

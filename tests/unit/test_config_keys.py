@@ -13,10 +13,12 @@ from smmf_core.config import (
     ServerConfig,
     keep_alive_s,
     later,
+    load_server,
     span_s,
 )
 from smmf_core.config.parse import parse_model, parse_server
 from smmf_core.config.raw import read_toml
+from smmf_core.errors import ConfigError
 
 MINIMAL = '[model]\nname = "m"\nbackend = "vllm"\n'
 
@@ -183,8 +185,8 @@ def test_what_a_later_release_has_is_an_error_that_says_so(text: str, key: str) 
         ("[memory.budget_gib]\ngpu0 = 1", "[memory] budget_gib: "),
         ('[memory]\nbudget_gib = "all"', "[memory] budget_gib: expected a number or a table"),
         ("[registry]\nurl = 3", "[registry] url: expected a string"),
-        ('[server]\napi_keys = ["a", " b"]', "[server] api_keys: a key has neither spaces around"),
-        ('[server]\napi_keys = ["a\\nb"]', "[server] api_keys: a key has neither spaces around"),
+        ('[server]\napi_keys = ["a", " b"]', "[server] api_keys: a key is not empty"),
+        ('[server]\napi_keys = ["a\\nb"]', "[server] api_keys: a key is not empty"),
         ("[log]\nretention_days = 0", "[log] retention_days: expected a number > 0"),
         ("[cashe]\nenabled = true", "[cashe]: unknown section; did you mean 'cache'?"),
     ],
@@ -294,3 +296,11 @@ def test_dates_and_endless_numbers_are_no_values() -> None:
         "m.toml:2: [a] x: a date or time is not a value here; a string?",
         "m.toml:3: [a] y: expected a finite number",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("", r"length >= 1 \(in item \[0\]\)$"), (" mine", "a key is not empty")]
+)
+def test_keys_of_the_command_line_are_checked(key: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[server\] api_keys: .*" + message):
+        load_server(None, {"server.api_keys": [key]})

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from smmf_core.keys import day_of, digest, first_day_of_month, month_of, new_key
+from smmf_core.keys import day_of, digest, first_day_of_month, month_of, new_key, wrong_keys
 from smmf_core.store.asked import columns
 from smmf_core.store.issue import KeyWanted, issue, row
 from smmf_core.store.when import DAY_S, day, moment
@@ -29,6 +29,12 @@ def test_a_key_is_random_and_known_by_its_digest() -> None:
     assert len(record.digest) == 32
     assert key not in repr(record)
     assert key not in repr(row(record, {}, NOW))
+
+
+@pytest.mark.parametrize("key", ["", " ", " mine", "mine\n", "mi\tne"])
+def test_keys_that_no_header_brings(key: str) -> None:
+    assert wrong_keys(["schl\u00fcssel", key]).startswith("a key is not empty")
+    assert wrong_keys(["schl\u00fcssel"]) == wrong_keys([]) == ""
 
 
 def test_days_and_months_are_utcs() -> None:
@@ -57,7 +63,7 @@ def test_moments(text: str, ahead: float, back: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["soon", "-1d", "2026-13-01", "1e9", "nan", "999999999y", "9" * 13, "30 d"]
+    "text", ["soon", "-1d", "2026-13-01", "1e9", "nan", "999999999y", "9" * 13, "30 d", "30"]
 )
 def test_what_is_no_moment(text: str) -> None:
     with pytest.raises(ValueError, match="expected a span such as 30d"):
@@ -81,6 +87,7 @@ def test_what_is_asked_for_is_kept() -> None:
     record, _ = issue(wanted, NOW)
     assert (record.roles, record.models) == (["read"], ["a", "b"])
     assert record.expires_at == NOW + DAY_S
+    assert issue(KeyWanted(expires_at=NOW + 1.9), NOW)[0].expires_at == NOW + 1
     shown = row(record, {record.key_id: "2026-01-30"}, NOW)
     assert (shown["state"], shown["last_used"]) == ("active", "2026-01-30")
     assert (shown["max_concurrency"], shown["requests_per_minute"]) == (2, None)

@@ -85,6 +85,7 @@ def test_a_key_is_found_by_its_text(table: LimitTable) -> None:
         assert (error.status, error.code) == (401, "invalid_api_key")
         assert said in error.message
         assert b"www-authenticate: Bearer" in error.header_lines()
+    assert refusal(ring_of(table, entry(b"", 0)).find, b"", NOW).status == 401  # nobody's key
     ring.update(Keys(2, [entry(b"sk-2", 1)], required=True), table)
     assert refusal(ring.find, b"sk-1", NOW).code == "invalid_api_key"
 

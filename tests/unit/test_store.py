@@ -110,3 +110,25 @@ def test_a_first_look_into_a_broken_schema_finds_nothing(url: str, tmp_path: Pat
         connection.execute("DELETE FROM smmf_schema")
     assert look(url, "default") is None
     storage.close()
+
+
+READ = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT alias FROM aliases").fetchall())
+connection.close()
+"""
+
+
+def test_others_may_read_the_file_while_it_is_open_twice(url: str, tmp_path: Path) -> None:
+    """Closing any descriptor of a file gives up all of a process's locks on it (POSIX): whoever
+    reads it then would take the log of changes away, and later changes with it."""
+    first, second = SQLAlchemyStorage(url), SQLAlchemyStorage(url)
+    first.open()
+    second.open()
+    second.close()
+    command = [sys.executable, "-c", READ, str(tmp_path / "state" / "registry.db")]
+    assert subprocess.check_output(command) == b"[]\n"
+    first.put_aliases({"a": "b"})
+    assert subprocess.check_output(command) == b"[('a',)]\n"
+    first.close()

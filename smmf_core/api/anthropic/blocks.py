@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
-from smmf_core.api.openai.images import Content, extended, from_base64, from_url, joined
+from smmf_core.api.openai.images import Content, from_base64, from_url, joined
+from smmf_core.api.openai.pieces import Pieces, settled
 from smmf_core.errors import ApiError
 
 _ROLES = ("user", "assistant", "system")
@@ -26,7 +27,7 @@ def read_messages(system: str | list[Object] | None, messages: list[Object]) -> 
     """A chat's messages; turns of one role in a row are one. Raises ApiError (400)."""
     chat: list[Object] = []
     if system:
-        chat.append({"role": "system", "content": read_texts(system, "system")})
+        _add_part(chat, "system", read_texts(system, "system"))
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
         role = message.get("role")
@@ -40,7 +41,7 @@ def read_messages(system: str | list[Object] | None, messages: list[Object]) -> 
         if content is None:
             raise missing(f"{path}.content")
         _add_turn(chat, role, content, f"{path}.content")
-    return chat
+    return settled(chat)
 
 
 def read_texts(content: Any, path: str) -> str:
@@ -115,7 +116,7 @@ def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
         elif kind == "tool_result":
             answer = _read_answer(block.get("content") or "", f"{place}.content")
             if block.get("is_error") is True:
-                answer = extended(_FAILED, answer)
+                answer = joined([_FAILED, answer])
             call = _string(block, "tool_use_id", place)
             chat.append({"role": "tool", "tool_call_id": call, "content": answer})
         else:
@@ -123,21 +124,20 @@ def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
 
 
 def _add_assistant(chat: list[Object], content: Any, path: str) -> None:
-    if not chat or chat[-1]["role"] != "assistant":
-        chat.append({"role": "assistant", "content": ""})
-    said = chat[-1]
     if isinstance(content, str):
-        _join(said, "content", content)
+        _add_part(chat, "assistant", content)
         return
     if not isinstance(content, list):
         raise invalid_type(path, "a string or an array of content blocks", content)
+    said = _add_part(chat, "assistant", "")
     for k, block in enumerate(content):
         place = f"{path}[{k}]"
         kind = _kind(block, place)
         if kind == "text":
-            _join(said, "content", _string(block, "text", place))
+            said["content"].add(_string(block, "text", place))
         elif kind == "thinking":
-            _join(said, "reasoning_content", _string(block, "thinking", place))
+            thoughts = said.setdefault("reasoning_content", Pieces(_BETWEEN))
+            thoughts.add(_string(block, "thinking", place))
         elif kind == "tool_use":
             said.setdefault("tool_calls", []).append(_call(block, place))
         elif kind != "redacted_thinking":  # only who wrote that can read it
@@ -157,16 +157,12 @@ def _call(block: Object, path: str) -> Object:
     return {"id": _string(block, "id", path), "type": "function", "function": function}
 
 
-def _add_part(chat: list[Object], role: str, part: str | Object) -> None:
-    if chat and chat[-1]["role"] == role:
-        chat[-1]["content"] = extended(chat[-1]["content"], part, _BETWEEN)
-    else:
-        chat.append({"role": role, "content": extended("", part)})
-
-
-def _join(message: Object, key: str, text: str) -> None:
-    before = message.get(key)
-    message[key] = before + _BETWEEN + text if before else text
+def _add_part(chat: list[Object], role: str, part: str | Object) -> Object:
+    """Returns the message that has it: the last one, where that is of this role."""
+    if not chat or chat[-1]["role"] != role:
+        chat.append({"role": role, "content": Pieces(_BETWEEN)})
+    chat[-1]["content"].add(part)
+    return chat[-1]
 
 
 def _kind(block: Any, path: str) -> str:

@@ -19,6 +19,16 @@ NONE_OF_IT: Schema = {"type": "array", "maxItems": 0}
 EMPTY: Schema = {"type": "string", "maxLength": 0}
 NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 LONG_NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}
+DATA_URL: Schema = {
+    "type": "string",
+    "pattern": "^data:image/(png|jpeg|webp|gif);base64,([A-Za-z0-9+/]{4})+$",
+    "description": "Nothing is fetched: the image itself. For models with the capability `vision`.",
+}
+BASE64: Schema = {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})+$"}
+DETAIL: Schema = {
+    "anyOf": [{"type": "string", "enum": ["auto", "low", "high", "original"]}, NULL],
+    "description": "Changes nothing: each model has its own.",
+}
 
 
 def one_of(*schemas: Schema, **more: Any) -> Schema:

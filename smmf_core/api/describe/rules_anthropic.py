@@ -9,7 +9,9 @@ from typing import Any
 
 from smmf_core.api.anthropic.schema import CountBody, MessagesBody
 from smmf_core.api.describe.forms import (
+    BASE64,
     BOOL,
+    DATA_URL,
     EXTENSIONS,
     FULL,
     LONG_NAME,
@@ -25,17 +27,28 @@ from smmf_core.api.describe.forms import (
     thing,
     words,
 )
+from smmf_core.api.openai.images import MEDIA_TYPES
 
 _BLOCK = thing({"type": const("text"), "text": TEXT})
+_SOURCE = one_of(
+    thing({"type": const("base64"), "media_type": words(*MEDIA_TYPES), "data": BASE64}),
+    thing({"type": const("url"), "url": DATA_URL}),
+)
+_IMAGE = thing({"type": const("image"), "source": _SOURCE})
 _RESULT = thing(
     {"type": const("tool_result"), "tool_use_id": TEXT},
-    content=maybe(TEXT, items(_BLOCK)),
+    content=maybe(TEXT, items(one_of(_BLOCK, _IMAGE))),
     is_error=BOOL,
 )
 _USE = thing({"type": const("tool_use"), "id": TEXT, "name": TEXT, "input": OBJECT})
 _THOUGHT = thing({"type": const("thinking"), "thinking": TEXT})
 _TURN = one_of(
-    thing({"role": const("user"), "content": one_of(FULL, items(one_of(_BLOCK, _RESULT), 1))}),
+    thing(
+        {
+            "role": const("user"),
+            "content": one_of(FULL, items(one_of(_BLOCK, _IMAGE, _RESULT), 1)),
+        }
+    ),
     thing(
         {
             "role": const("assistant"),

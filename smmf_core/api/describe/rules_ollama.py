@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from smmf_core.api.describe.forms import (
+    BASE64,
     BOOL,
+    DATA_URL,
     EMPTY,
     EXTENSIONS,
     FULL,
@@ -20,6 +22,7 @@ from smmf_core.api.describe.forms import (
     const,
     items,
     maybe,
+    one_of,
     thing,
     words,
 )
@@ -31,14 +34,19 @@ from smmf_core.api.ollama.schema import (
     OldEmbedBody,
     Options,
 )
+from smmf_core.api.openai.images import MAX_IMAGES
 from smmf_core.api.openai.wanted import MAX_INPUTS
 
+_IMAGES = maybe(
+    items(one_of(BASE64, DATA_URL), most=MAX_IMAGES),
+    description="For models with the capability `vision`; of the user's and of tools.",
+)
 _CALL = thing({"function": thing({"name": FULL}, arguments=maybe(OBJECT))}, id=maybe(TEXT))
 _MESSAGE = thing(
     {"role": words("system", "user", "assistant", "tool")},
     content=maybe(TEXT),
     thinking=maybe(TEXT),
-    images=maybe(NONE_OF_IT),
+    images=_IMAGES,
     tool_calls=maybe(items(_CALL)),
     tool_call_id=maybe(TEXT),
     tool_name=maybe(TEXT),
@@ -64,7 +72,7 @@ FIELDS: dict[Any, dict[str, Schema]] = {
         "suffix": maybe(EMPTY),
         "template": maybe(EMPTY),
         "context": maybe(NONE_OF_IT),
-        "images": maybe(NONE_OF_IT),
+        "images": _IMAGES,
     },
     EmbedBody: {**EXTENSIONS, "input": maybe(TEXT, items(FULL, 0, MAX_INPUTS))},
     OldEmbedBody: EXTENSIONS,
@@ -76,6 +84,6 @@ FIELDS: dict[Any, dict[str, Schema]] = {
 }
 MORE: dict[Any, Schema] = {
     NameBody: {"required": ["model"]},
-    GenerateBody: {"description": "`raw` goes with neither `system` nor `format`."},
+    GenerateBody: {"description": "`raw` goes with none of `system`, `format` and `images`."},
     Options: {"description": "Options of a load, as `num_ctx`, are the server's to choose."},
 }

@@ -10,6 +10,8 @@ from typing import Any
 
 from smmf_core.api.describe.forms import (
     BOOL,
+    DATA_URL,
+    DETAIL,
     EMPTY,
     EXTENSIONS,
     FULL,
@@ -27,7 +29,6 @@ from smmf_core.api.describe.forms import (
     words,
 )
 from smmf_core.api.openai.embeddings import EmbeddingsBody
-from smmf_core.api.openai.messages import ROLES
 from smmf_core.api.openai.rerank import RelevanceBody, RerankBody
 from smmf_core.api.openai.schema import MAX_CHOICES, ChatBody, CompletionBody
 from smmf_core.api.openai.score import ScoreBody
@@ -39,10 +40,17 @@ _TOKENS = items(_TOKEN, 1)
 _SOURCES = ("prompt", "messages", "content")
 _PART = thing({"type": const("text"), "text": TEXT})
 _CONTENT = one_of(TEXT, items(_PART, 1))
+_IMAGE = thing(
+    {
+        "type": const("image_url"),
+        "image_url": one_of(DATA_URL, thing({"url": DATA_URL}, detail=DETAIL)),
+    }
+)
+_SEEN = one_of(TEXT, items(one_of(_PART, _IMAGE), 1))
 _CALL = thing({"function": thing({"name": TEXT, "arguments": TEXT})}, id=TEXT, type=TEXT)
-_SPOKEN = [role for role in ROLES if role not in ("assistant", "tool", "function")]
 _MESSAGE = one_of(
-    thing({"role": words(*_SPOKEN), "content": _CONTENT}),
+    thing({"role": const("user"), "content": _SEEN}),
+    thing({"role": words("developer", "system"), "content": _CONTENT}),
     thing(
         {"role": const("assistant"), "content": _CONTENT},
         reasoning_content=maybe(TEXT),
@@ -50,7 +58,7 @@ _MESSAGE = one_of(
         tool_calls=maybe(items(_CALL)),
     ),
     thing({"role": const("assistant"), "tool_calls": items(_CALL, 1)}, content=maybe(_CONTENT)),
-    thing({"role": const("tool"), "content": _CONTENT, "tool_call_id": TEXT}),
+    thing({"role": const("tool"), "content": _SEEN, "tool_call_id": TEXT}),
     thing({"role": const("function"), "content": _CONTENT, "name": TEXT}),
 )
 _MESSAGES = items(_MESSAGE, 1)

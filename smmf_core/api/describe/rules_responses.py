@@ -9,6 +9,8 @@ from typing import Any
 
 from smmf_core.api.describe.forms import (
     BOOL,
+    DATA_URL,
+    DETAIL,
     EXTENSIONS,
     LONG_NAME,
     NONE_OF_IT,
@@ -27,19 +29,24 @@ from smmf_core.api.responses.schema import InputBody, Reasoning, ResponsesBody, 
 
 _SAID = thing({"type": words("input_text", "output_text"), "text": TEXT})
 _REFUSED = thing({"type": const("refusal"), "refusal": TEXT})
+_SHOWN = thing({"type": const("input_image"), "image_url": DATA_URL}, detail=DETAIL)
 _PARTS = items(one_of(_SAID, _REFUSED), 1)
-_MESSAGE = thing(
-    {
-        "role": words("user", "assistant", "system", "developer"),
-        "content": one_of(TEXT, _PARTS),
-    },
-    type=const("message"),
+_SEEN = items(one_of(_SAID, _REFUSED, _SHOWN), 1)
+_MESSAGE = one_of(
+    thing({"role": const("user"), "content": one_of(TEXT, _SEEN)}, type=const("message")),
+    thing(
+        {
+            "role": words("assistant", "system", "developer"),
+            "content": one_of(TEXT, _PARTS),
+        },
+        type=const("message"),
+    ),
 )
 _REASONING = thing(
     {"type": const("reasoning")},
     content=maybe(items(thing({"type": words("reasoning_text", "text"), "text": TEXT}))),
 )
-_OUTPUT = {"call_id": TEXT, "output": one_of(TEXT, items(_SAID))}
+_OUTPUT = {"call_id": TEXT, "output": one_of(TEXT, items(one_of(_SAID, _SHOWN)))}
 _ITEMS = items(
     one_of(
         _MESSAGE,

@@ -6,6 +6,7 @@ tool only.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ Call = tuple[str, str]  # id and name
 def read_messages(messages: list[Object]) -> list[Object]:
     """Raises ApiError (400) with the path of what is wrong."""
     chat: list[Object] = []
-    waiting: list[Call] = []  # calls that no tool has answered
+    waiting = _Waiting([])
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
         role = _role(message, path)
@@ -34,7 +35,7 @@ def read_messages(messages: list[Object]) -> list[Object]:
         if message.get("images"):
             said["content"] = with_images(role, text, message["images"], f"{path}.images")
         if role == "assistant":
-            waiting = _add_assistant(said, message, i)
+            waiting = _Waiting(_add_assistant(said, message, i))
         elif role == "tool":
             said["tool_call_id"], name = _answered(message, path, waiting)
             if name:
@@ -123,20 +124,39 @@ def _call(call: Any, path: str, new_id: str) -> Object:
     }
 
 
-def _answered(message: Object, path: str, waiting: list[Call]) -> Call:
+class _Waiting:
+    """An assistant's calls that no tool has answered. To find one takes the same time however many
+    there are."""
+
+    def __init__(self, calls: list[Call]) -> None:
+        self._names = dict(calls)  # by id
+        self._ids = deque(self._names)
+        self._by_name: dict[str, deque[str]] = {}
+        for call_id, name in self._names.items():
+            self._by_name.setdefault(name, deque()).append(call_id)
+
+    def take(self, call_id: str) -> Call | None:
+        name = self._names.pop(call_id, None)
+        return None if name is None else (call_id, name)
+
+    def take_first(self, name: str) -> Call | None:
+        """Of the tool that is named; "": of all."""
+        ids = self._by_name.get(name, deque()) if name else self._ids
+        while ids:
+            if found := self.take(ids.popleft()):
+                return found
+        return None
+
+
+def _answered(message: Object, path: str, waiting: _Waiting) -> Call:
     """Which call a tool's message answers; it waits no longer.
 
     1 the one whose id it gives; 2 the first of the tool that it names; 3 else the first one.
     """
     given_id = _string(message, "tool_call_id", path)
     name = _string(message, "tool_name", path)
-    fitting = [c for c in waiting if c[0] == given_id]  # 1
-    if not given_id:
-        fitting = [c for c in waiting if c[1] == name] if name else waiting[:1]  # 2, 3
-    if not fitting:
-        return given_id or f"call_{path}", name
-    waiting.remove(fitting[0])
-    return fitting[0]
+    found = waiting.take(given_id) if given_id else waiting.take_first(name)
+    return found or (given_id or f"call_{path}", name)
 
 
 def _string(parent: Object, key: str, path: str) -> str:

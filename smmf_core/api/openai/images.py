@@ -8,7 +8,7 @@ did would reach what only it can reach.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from smmf_core.api.openai.decode import shown
@@ -61,30 +61,30 @@ def from_base64(data: Any, param: str, media_type: Any = None) -> Object:
     return {"type": "image", "image": Image(found, param)}
 
 
-def joined(parts: Iterable[str | Object], between: str = "") -> Content:
-    """Texts and pictures as one content, `between` texts that follow each other."""
-    content: Content = ""
+def joined(parts: Iterable[Content | Object], between: str = "") -> Content:
+    """Texts, pictures and other contents as one content, `between` texts that follow each other."""
+    found: list[Object] = []
+    texts: list[str] = []
+    for part in _flat(parts):
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        if texts:
+            found.append(_text(between.join(texts)))
+            texts = []
+        found.append(part)
+    if not found:
+        return between.join(texts)
+    return [*found, _text(between.join(texts))] if texts else found
+
+
+def _flat(parts: Iterable[Content | Object]) -> Iterator[str | Object]:
+    """Texts that are not empty, and pictures."""
     for part in parts:
-        content = extended(content, part, between)
-    return content
-
-
-def extended(content: Content, added: str | Object | list[Object], between: str = "") -> Content:
-    """A content with a text, a picture or the parts of another content behind it."""
-    if isinstance(added, list):
-        for part in added:
-            content = extended(content, part["text"] if part["type"] == "text" else part, between)
-            between = ""
-        return content
-    if isinstance(content, str):
-        if isinstance(added, str):
-            return content + between + added if content and added else content or added
-        return [*([_text(content)] if content else []), added]
-    if isinstance(added, dict):
-        return [*content, added]
-    if content[-1]["type"] == "text" and added:
-        return [*content[:-1], _text(content[-1]["text"] + between + added)]
-    return [*content, _text(added)] if added else content
+        for one in part if isinstance(part, list) else (part,):
+            text = one["text"] if isinstance(one, dict) and one["type"] == "text" else one
+            if text:
+                yield text
 
 
 def take_images(messages: list[Object]) -> tuple[int, list[Image]]:

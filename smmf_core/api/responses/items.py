@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
-from smmf_core.api.openai.images import Content, extended, from_url, joined
+from smmf_core.api.openai.images import Content, from_url, joined
+from smmf_core.api.openai.pieces import Pieces, settled
 from smmf_core.api.responses.custom import wrapped
 from smmf_core.api.responses.tools import joined as joined_name
 from smmf_core.errors import ApiError
@@ -31,17 +32,17 @@ def read_input(instructions: str | None, given: str | list[Object]) -> list[Obje
     """A chat's messages, the instructions first. Raises ApiError (400)."""
     chat: list[Object] = []
     if instructions:
-        chat.append({"role": "system", "content": instructions})
+        chat.append(_message("system", instructions))
     if isinstance(given, str):
         chat.append({"role": "user", "content": given})
-        return chat
+        return settled(chat)
     for i, item in enumerate(given):
         path = f"input[{i}]"
         kind = _kind(item, path)
         if kind not in _READERS:
             raise _unsupported_item(path, kind)
         _READERS[kind](chat, item, path)
-    return chat
+    return settled(chat)
 
 
 def _kind(item: Object, path: str) -> str:
@@ -64,18 +65,18 @@ def _add_message(chat: list[Object], item: Object, path: str) -> None:
         return
     text = _text(item, "content", path, may_be_empty=role == "assistant")
     if role == "assistant":
-        _join(_assistant(chat), "content", text)
+        _assistant(chat)["content"].add(text)
     elif len(chat) == 1 and chat[0]["role"] in _LEADING:
-        chat[0]["content"] += _BETWEEN_MESSAGES + text
+        chat[0]["content"].add(text)
     else:
-        chat.append({"role": role, "content": text})
+        chat.append(_message(role, text))
 
 
 def _add_user(chat: list[Object], content: Content) -> None:
     if chat and chat[-1]["role"] == "user":
-        chat[-1]["content"] = extended(chat[-1]["content"], content, _BETWEEN_MESSAGES)
+        chat[-1]["content"].add(content)
     else:
-        chat.append({"role": "user", "content": content})
+        chat.append(_message("user", content))
 
 
 def _add_reasoning(chat: list[Object], item: Object, path: str) -> None:
@@ -88,7 +89,8 @@ def _add_reasoning(chat: list[Object], item: Object, path: str) -> None:
         kind = _part_kind(part, place)
         if kind not in _THOUGHTS:
             raise unknown_value(f"{place}.type", kind, _THOUGHTS)
-        _join(_assistant(chat), "reasoning_content", _string(part, "text", place))
+        thoughts = _assistant(chat).setdefault("reasoning_content", Pieces(_BETWEEN))
+        thoughts.add(_string(part, "text", place))
 
 
 def _add_function_call(chat: list[Object], item: Object, path: str) -> None:
@@ -127,13 +129,13 @@ _READERS: dict[str, Callable[[list[Object], Object, str], None]] = {
 def _assistant(chat: list[Object]) -> Object:
     """The assistant's turn that the chat ends with."""
     if not chat or chat[-1]["role"] != "assistant":
-        chat.append({"role": "assistant", "content": ""})
+        chat.append({"role": "assistant", "content": Pieces(_BETWEEN)})
     return chat[-1]
 
 
-def _join(message: Object, key: str, text: str) -> None:
-    before = message.get(key)
-    message[key] = before + _BETWEEN + text if before and text else before or text
+def _message(role: str, content: Content) -> Object:
+    """Others of its role may follow, and be one with it."""
+    return {"role": role, "content": Pieces(_BETWEEN_MESSAGES, content)}
 
 
 def _text(item: Object, key: str, path: str, may_be_empty: bool) -> str:

@@ -60,7 +60,8 @@ def load_prompt_side(folder: Path, config: ModelConfig) -> PromptSide:
     model = read_json(folder / "config.json")
     model_type = str(model.get("model_type") or "")
     adapter = adapter_of(config, model_type, model.get("architectures"))
-    vocab_size = model.get("padded_vocab_size") or model.get("vocab_size") or 0
+    sizes = {**(model.get("text_config") or {}), **model}  # of a vision model's text part
+    vocab_size = sizes.get("padded_vocab_size") or sizes.get("vocab_size") or 0
     if (folder / "tokenizer.json").is_file():
         tokenizer: FolderTokenizer = load_tokenizer(folder, vocab_size)
         tokens: dict[str, str] = {}

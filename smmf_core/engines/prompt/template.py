@@ -17,6 +17,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from smmf_core.engines.prompt.parts import Mark, Taken, as_parts, ask, shaped
 from smmf_core.engines.prompt.text import read_json, special_tokens
 from smmf_core.engines.prompt.told_tools import with_tools
 from smmf_core.errors import ApiError
@@ -48,12 +49,14 @@ class ChatTemplate:
 
     def __init__(self, named: dict[str, str], special_tokens: dict[str, str]) -> None:
         environment = _environment()
+        self.image_mark: Mark | None = None  # for a template that knows no parts
         self._special_tokens = special_tokens
         self._sources = named
         try:
             self._compiled = {name: environment.from_string(text) for name, text in named.items()}
         except jinja2.TemplateError as error:
             raise ValueError(f"The chat template does not compile: {error}") from None
+        self._taken = {name: self._ask(name) for name in named}
 
     @property
     def source(self) -> str:
@@ -76,7 +79,7 @@ class ChatTemplate:
         variables = {
             **self._special_tokens,
             **(submit.template_args or {}),
-            "messages": messages,
+            "messages": shaped(messages, self._taken[name], self.image_mark),
             "tools": submit.tools or None,
             "add_generation_prompt": submit.add_generation_prompt
             and not submit.continue_final_message,
@@ -89,6 +92,14 @@ class ChatTemplate:
             text = f"The model's chat template refuses these messages: {reason}"
             raise ApiError("invalid_value", text[:_REASON_CHARACTERS], "messages") from error
         return _cut_at_mark(text) if submit.continue_final_message else text
+
+    def _ask(self, name: str) -> Taken:
+        """What it does with texts and with parts."""
+        fixed = {**self._special_tokens, "tools": None, "documents": None}
+        compiled = self._compiled[name]
+        return ask(
+            lambda messages: compiled.render(fixed, messages=messages, add_generation_prompt=True)
+        )
 
 
 def load_chat_template(folder: Path, tokens: dict[str, str] | None = None) -> ChatTemplate | None:
@@ -147,13 +158,14 @@ def _strftime_now(form: str) -> str:
 def _message(message: dict[str, Any], source: str) -> dict[str, Any]:
     """A message as templates expect it.
 
-    1. Parts of text become one string. 2. No content is "", or None beside tool calls. 3. The
-    role `developer` is `system` to a template that does not know it. 4. Arguments of tool calls
-    are objects, not JSON text. 5. Reasoning is found under each of its names.
+    1. Parts of text become one string; with images they stay parts. 2. No content is "", or None
+    beside tool calls. 3. The role `developer` is `system` to a template that does not know it. 4.
+    Arguments of tool calls are objects, not JSON text. 5. Reasoning is found under each of its
+    names.
     """
     seen = dict(message)
     content = seen.get("content")
-    if isinstance(content, list):
+    if isinstance(content, list) and not any(part.get("type") == "image" for part in content):
         content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
     if content is None and not seen.get("tool_calls"):
         content = ""
@@ -186,7 +198,10 @@ def _mark_final(messages: list[dict[str, Any]]) -> None:
     if not messages or not messages[-1]["content"]:
         text = "continue_final_message needs a final message with content."
         raise ApiError("invalid_value", text, "messages")
-    messages[-1]["content"] += _CONTINUE_MARK
+    if isinstance(messages[-1]["content"], list):
+        messages[-1]["content"] = [*messages[-1]["content"], *as_parts(_CONTINUE_MARK)]
+    else:
+        messages[-1]["content"] += _CONTINUE_MARK
 
 
 def _cut_at_mark(text: str) -> str:

@@ -26,6 +26,7 @@ from smmf_core.engines.vllm.args import (
     model_folder,
 )
 from smmf_core.engines.vllm.form import check_form
+from smmf_core.engines.vllm.vision import cache_arguments, open_vision
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
 
@@ -37,7 +38,8 @@ def configure(config: ModelConfig, is_async: bool) -> Any:
     check_version(vllm.__version__)
     check_device(config.deployment.device, current_platform.device_type)
     is_cpu = current_platform.is_cpu()
-    return make_config(engine_arguments(config, is_cpu, free_bytes()), is_async)
+    arguments = {**engine_arguments(config, is_cpu, free_bytes()), **cache_arguments()}
+    return make_config(arguments, is_async)
 
 
 def check_memory(vllm_config: Any) -> None:
@@ -63,14 +65,17 @@ def open_adapters(vllm_config: Any) -> VllmAdapters:
 
 
 def make_spec(
-    config: ModelConfig, vllm_config: Any, adapters: VllmAdapters
+    config: ModelConfig, vllm_config: Any, adapters: VllmAdapters, inputs: Any
 ) -> tuple[EngineSpec, str]:
-    """The spec, and the format of the model's tool calls. Raises OSError or ValueError for a folder
-    whose prompts cannot be made."""
+    """The spec, and the format of the model's tool calls. `inputs` is vLLM's InputProcessor. Raises
+    OSError or ValueError for a folder whose prompts cannot be made."""
     model = vllm_config.model_config
     side = load_prompt_side(model_folder(config), config)
     has_grammars = not model.skip_tokenizer_init
     tool_format = side.formats.tools
+    vision = open_vision(inputs)
+    if vision is not None and side.chat_template is not None:
+        side.chat_template.image_mark = vision.mark
 
     def check(submit: Submit) -> None:
         adapters.check(submit.adapter)
@@ -86,6 +91,7 @@ def make_spec(
             *side.capabilities,
             "logprobs",
             *(["structured_output"] if has_grammars else []),
+            *(["vision"] if vision is not None else []),
             *(["adapters"] if vllm_config.lora_config is not None else []),
         ],
         check=check,
@@ -93,6 +99,7 @@ def make_spec(
         stop_strings=side.stop_strings,
         tool_format=tool_format,
         reasoning_format=side.formats.thoughts,
+        vision=vision,
     )
     return spec, tool_format
 

@@ -40,6 +40,7 @@ from smmf_core.engines.vllm.load import check_memory, configure, make_spec, open
 from smmf_core.engines.vllm.refuse import check_sequence, failure, refusal
 from smmf_core.engines.vllm.room import Entry, Room
 from smmf_core.engines.vllm.stats import VllmStats
+from smmf_core.engines.vllm.vision import engine_prompt
 from smmf_core.errors import ApiError
 
 _GRAMMAR_WAIT_S = 0.001  # nothing could be scheduled: a grammar is still being compiled
@@ -72,7 +73,7 @@ class VllmStepEngine:
         self._tasks = self._client.get_supported_tasks()
         self._stats = VllmStats()
         self._adapters = open_adapters(config)
-        self.spec, self._tool_format = make_spec(self._config, config, self._adapters)
+        self.spec, self._tool_format = make_spec(self._config, config, self._adapters, self._inputs)
         progress(1.0)
 
     def add(self, sequences: list[Sequence]) -> None:
@@ -162,10 +163,9 @@ class VllmStepEngine:
         check_sequence(sequence, self.spec)
         ends = self.spec.tokenizer.eos_ids
         params = sampling_params(sequence, ends, self._tool_format)
-        prompt = {"type": "token", "prompt_token_ids": sequence.prompt}
         request = self._inputs.process_inputs(
             entry.next_name(),
-            prompt,
+            engine_prompt(sequence),
             params,
             supported_tasks=self._tasks,
             lora_request=entry.adapter,

@@ -21,6 +21,7 @@ from smmf_core.engines.vllm.convert import mapped_logprobs, prompt_rows, samplin
 from smmf_core.engines.vllm.load import check_memory, configure, make_spec, open_adapters
 from smmf_core.engines.vllm.refuse import check_sequence, failure, refusal
 from smmf_core.engines.vllm.stats import VllmStats
+from smmf_core.engines.vllm.vision import engine_prompt
 
 
 class VllmStreamEngine:
@@ -44,7 +45,9 @@ class VllmStreamEngine:
         except Exception as error:  # weights, memory, processes: whatever vLLM meets
             raise ValueError(f"vLLM cannot load the model: {reason(error)}") from error
         self._adapters = open_adapters(config)
-        self.spec, self._tool_format = make_spec(self._config, config, self._adapters)
+        self.spec, self._tool_format = make_spec(
+            self._config, config, self._adapters, self._llm.input_processor
+        )
         progress(1.0)
 
     async def generate(self, sequence: Sequence) -> AsyncIterator[Output]:
@@ -55,7 +58,7 @@ class VllmStreamEngine:
             adapter = self._adapters.take(sequence.submit.adapter)
             await self._load_adapter(adapter)
             answers = self._llm.generate(
-                {"type": "token", "prompt_token_ids": sequence.prompt},
+                engine_prompt(sequence),
                 sampling_params(sequence, self.spec.tokenizer.eos_ids, self._tool_format),
                 str(sequence.id),
                 lora_request=adapter,
