@@ -111,7 +111,7 @@ class ApiError(Exception):
     def told(self) -> str:
         """The message, with the parameter in it: for envelopes that have no field for that."""
         param = self.param
-        is_named = not param or f"'{param}'" in self.message
+        is_named = not param or f"'{param}'" in self.message or f"{param}: " in self.message
         return self.message if is_named else f"{param}: {self.message}"
 
     def body(self) -> bytes:

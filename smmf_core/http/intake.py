@@ -16,8 +16,8 @@ from smmf_core import __version__
 from smmf_core.api import anthropic, openai, responses
 from smmf_core.api.dialect import Dialect, Load
 from smmf_core.api.openai import Require, Wanted
-from smmf_core.api.openai.images import no_vision
-from smmf_core.api.openai.schema import Body
+from smmf_core.api.openai.images import no_vision, shows_images
+from smmf_core.api.openai.schema import Body, ChatBody
 from smmf_core.control_messages import ModelEntry
 from smmf_core.errors import ApiError
 from smmf_core.http.rate_lines import tell_left
@@ -36,6 +36,7 @@ from smmf_core.router.stream_answer import StreamAnswer
 
 AUTO = "auto"
 _TEXT_TASK = "generate"  # where any would do
+_VISION = "vision"  # the capability
 _PRIORITY, _TIMEOUT = b"x-smmf-priority", b"x-smmf-timeout"
 _BYTES_PER_TOKEN = 4  # an estimate, until the Worker's Admit tells
 _PATHS = {
@@ -129,7 +130,10 @@ class Intake:
         call.model = decoded.model
         call.stream = decoded.stream is True
         require = openai.parse_require(decoded.smmf)
-        model, adapter, name = self._find(call, require, "generate", dialect.capability)
+        capability = dialect.capability
+        if call.model == AUTO and isinstance(decoded, ChatBody) and shows_images(decoded.messages):
+            capability = _VISION
+        model, adapter, name = self._find(call, require, "generate", capability)
         parsed = openai.finish(decoded, model.entry.defaults)
         submit = parsed.submit
         _check_images(submit.images, model.entry)
@@ -161,11 +165,13 @@ class Intake:
         gateway, headers = self._gateway, request.headers
         submit = wanted.submit
         call.model = submit.model
+        images = submit.images if isinstance(submit, Tokenize) else []
+        if images:
+            capability = _VISION
         model, _, wanted.renderer.model = self._find(
             call, wanted.require, task, capability, other_task
         )
-        if isinstance(submit, Tokenize):
-            _check_images(submit.images, model.entry)
+        _check_images(images, model.entry)
         submit.request_id = call.request_id
         if _PRIORITY in headers:
             submit.priority = _priority(headers[_PRIORITY])
@@ -256,7 +262,7 @@ class Intake:
 
 def _check_images(images: list[Image], entry: ModelEntry) -> None:
     """Of a model that was never loaded, its Worker knows. Raises ApiError (400)."""
-    if images and entry.capabilities and "vision" not in entry.capabilities:
+    if images and entry.capabilities and _VISION not in entry.capabilities:
         raise no_vision(images[0])
 
 

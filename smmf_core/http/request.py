@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import string
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -31,14 +32,18 @@ _RESPONSES_PATHS = (b"/responses", b"/responses/input_tokens")
 _ids = itertools.count(int.from_bytes(os.urandom(6)))
 
 
-def error_form(target: bytes) -> ErrorForm | None:
-    """How the clients of a path know errors; None: as OpenAI's do."""
+def error_form(target: bytes, headers: Mapping[bytes, bytes]) -> ErrorForm | None:
+    """How the client of a path knows errors; None: as OpenAI's do.
+
+    Anthropic's say who they are: they know one form only, on any path.
+    """
     path = target.partition(b"?")[0]
     if path.startswith(b"/api/") and not path.startswith(b"/api/v1/"):
         return ollama.ERRORS
     if path.endswith(_RESPONSES_PATHS):
         return responses.ERRORS
-    return anthropic.ERRORS if path.endswith(_ANTHROPIC_PATHS) else None
+    is_anthropic = path.endswith(_ANTHROPIC_PATHS) or anthropic.models.HEADER in headers
+    return anthropic.ERRORS if is_anthropic else None
 
 
 class Request:
@@ -113,7 +118,7 @@ class Request:
 
     def respond_error(self, error: ApiError, lines: bytes) -> None:
         """An error that the HTTP side found: the envelope every other error has too."""
-        request_id, form = self.id(), error_form(self.target)
+        request_id, form = self.id(), error_form(self.target, self.headers)
         headers = b"content-type: application/json\r\nx-request-id: %b\r\n%b" % (request_id, lines)
         if error.code == "unsupported_media_type":
             headers += b"accept-encoding: %b\r\n" % coding.ACCEPTED

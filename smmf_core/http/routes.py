@@ -64,7 +64,7 @@ class Routes:
     def on_request(self, request: Request) -> None:
         request_id = request.id()
         headers = b"x-request-id: %b\r\n%b" % (request_id, self.lines(request))
-        errors = error_form(request.target)
+        errors = error_form(request.target, request.headers)
         if errors is not None:
             headers += errors.headers(request_id)
         call = Call(request, request_id, headers, self._gateway.now, errors)

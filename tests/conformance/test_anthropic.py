@@ -297,8 +297,10 @@ def test_models_in_the_form_of_its_client(served: Server) -> None:
         assert one == found["echo"]
         assert (one.type, one.display_name, one.capabilities) == ("model", "echo", None)
         assert one.created_at.tzinfo
-        with pytest.raises(anthropic.NotFoundError):
-            client.models.retrieve("nobody")
+        for ask in (client.models.retrieve, client.messages.batches.retrieve):
+            with pytest.raises(anthropic.NotFoundError) as missing:
+                ask("nobody")
+            assert missing.value.type == "not_found_error"
     answer = json.loads(served.request("GET", "/v1/models", headers={"x-api-key": KEY})[2])
     assert answer["object"] == "list"  # others get OpenAI's
     assert isinstance(answer["data"][0]["capabilities"], list)

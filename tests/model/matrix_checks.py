@@ -327,8 +327,8 @@ def accepted(**fields: Any) -> Callable[[Model], None]:
 CHAT = [
     Row("messages", roles, "every role; `developer` as `system`; calls and their results"),
     Row("messages: parts of text", content_parts, "joined"),
-    Row("messages: images, audio, files", image_parts, "the part is named",
-        "messages[0].content[1]"),
+    Row("messages: images, audio, files", image_parts,
+        "the part is named; images: but with models that see (vllm)", "messages[0].content[1]"),
     Row("temperature", temperature, "0 is greedy"),
     Row("top_p", top_p, "0 is the best token"),
     Row("top_k", top_k, "0 or -1: all"),

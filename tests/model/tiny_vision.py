@@ -77,8 +77,9 @@ def make_vision_model(folder: Path, seed: int = 0) -> Path:
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 1})
     names = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE, **names}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "chat_template.json", {"chat_template": TEMPLATE})
     _write_processor(folder)
     tensors = _named(random_tensors(text, seed, False))
     tensors |= _vision_tensors(np.random.default_rng(seed), text)

@@ -203,6 +203,37 @@ def test_a_prompt_that_is_too_long_with_its_image(worker: Worker) -> None:
     assert (error.code, error.param) == ("context_length_exceeded", "messages")
 
 
+@pytest.mark.parametrize(
+    "contents",
+    [
+        ("<image> and <image>",),
+        (png(1), "<image>"),
+        ("<image>", png(1), "<image>"),
+        ("<image>" * 9,),
+    ],
+)
+def test_a_text_that_looks_like_an_image_harms_nobody(
+    worker: Worker, contents: tuple[str | bytes, ...]
+) -> None:
+    """It is that token, without a picture; the engine lives."""
+    plain = ask(worker, png(1), QUESTION).ids
+    kept = submit(worker, png(1), QUESTION)
+    key = submit(worker, *contents)
+    worker.finish()
+    assert worker.answers[key].is_over
+    assert worker.answers[kept].ids == plain
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3000, 1), (1, 3000), (700, 500)])
+def test_pictures_of_any_shape(worker: Worker, width: int, height: int) -> None:
+    """They are taken, or refused; the engine lives."""
+    key = submit(worker, png(1, width, height), QUESTION)
+    worker.finish()
+    error = worker.answers[key].error
+    assert error is None or error.param == "messages[0].content[0]"
+    assert len(ask(worker, png(1), QUESTION).ids) == TOKENS
+
+
 def picture(kind: str, mode: str = "RGB", **saved: Any) -> bytes:
     file = io.BytesIO()
     base = PIL.Image.open(io.BytesIO(png(7))).convert(mode)

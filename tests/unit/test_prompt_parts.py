@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from byte_tokens import Bytes
 
 from smmf_core.engines.base import EngineSpec
-from smmf_core.engines.prompt.template import ChatTemplate
+from smmf_core.engines.prompt.template import ChatTemplate, load_chat_template
 from smmf_core.errors import ApiError
 from smmf_core.messages import Image, Sampling, Submit, Tokenize
 from smmf_core.worker.contract import Tally
@@ -94,6 +96,19 @@ def test_tools_are_told_beside_images() -> None:
         "<user><tool_response>\nhere[IMG]\n</tool_response>\n<tool_response>\nand\n</tool_response>"
     )
     assert prompt.endswith(results)
+
+
+@pytest.mark.parametrize("name", ["chat_template.json", "processor_config.json"])
+def test_the_template_of_a_model_that_sees_is_its_processors(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEXTS}))
+    (tmp_path / name).write_text(json.dumps({"chat_template": PARTS}))
+    template = load_chat_template(tmp_path)
+    assert template is not None
+    assert template.render(submit(SHOWN)) == "<user>see[IMG][IMG]"
+    (tmp_path / "chat_template.jinja").write_text(BOTH + "!")
+    template = load_chat_template(tmp_path)
+    assert template is not None
+    assert template.render(submit(SHOWN)) == "<user>see[IMG][IMG]!"
 
 
 # --- in a Worker ---

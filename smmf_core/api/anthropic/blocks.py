@@ -114,7 +114,8 @@ def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
         elif kind == "image":
             _add_part(chat, "user", _image(block, place))
         elif kind == "tool_result":
-            answer = _read_answer(block.get("content") or "", f"{place}.content")
+            given = block.get("content")
+            answer = _read_answer("" if given is None else given, f"{place}.content")
             if block.get("is_error") is True:
                 answer = joined([_FAILED, answer])
             call = _string(block, "tool_use_id", place)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from smmf_core.api.names import names, renamed
 from smmf_core.errors import ApiError
 
 _OVERLOADED = 529
@@ -19,6 +20,11 @@ _TYPES = {
     504: "timeout_error",
     _OVERLOADED: "overloaded_error",
 }
+_NAMES = names(
+    (r"response_format\.json_schema\.(.+)", r"output_config.format.\1"),
+    (r"response_format", "output_config.format"),
+    (r"(tools\[\d+\])\.function\.parameters", r"\1.input_schema"),
+)
 
 
 class AnthropicErrors:
@@ -34,7 +40,7 @@ class AnthropicErrors:
     def body(self, error: ApiError, request_id: str) -> bytes:
         status = self.status(error)
         kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "api_error")
-        said = {"type": kind, "message": error.told}
+        said = {"type": kind, "message": renamed(error, _NAMES).told}
         return msgspec.json.encode({"type": "error", "error": said, "request_id": request_id})
 
 

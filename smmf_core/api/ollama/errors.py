@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import msgspec
 
+from smmf_core.api.names import names, renamed
 from smmf_core.errors import ApiError
 
 _NOT_FOUND = "model not found: "  # some clients look for the words
+_NAMES = names(
+    (r"response_format.*", "format"),
+    (r"max_tokens|max_completion_tokens", "options.num_predict"),
+)
 
 
 class OllamaErrors:
@@ -23,7 +28,7 @@ class OllamaErrors:
 
     def body(self, error: ApiError, request_id: str) -> bytes:
         is_unknown = error.code == "model_not_found"
-        told = _NOT_FOUND + error.message if is_unknown else error.told
+        told = _NOT_FOUND + error.message if is_unknown else renamed(error, _NAMES).told
         return msgspec.json.encode({"error": told})
 
 

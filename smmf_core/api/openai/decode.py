@@ -7,6 +7,7 @@ repeats more than SHOWN_CHARS of what the client sent.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -167,11 +168,22 @@ def _translated(text: str, document: Any, kind: type[msgspec.Struct]) -> ApiErro
 
 
 def _choices(kind: type[msgspec.Struct], param: str) -> tuple[str, ...]:
-    """The words that a field may be."""
-    types = [field.type for field in msgspec.structs.fields(kind) if field.name == param]
-    parts = [part for type_ in types for part in (get_args(type_) or (type_,))]
-    found = [value for part in parts for value in (get_args(part) or (part,))]
+    """The words that a field may be, at any depth."""
+    found: list[Any] = [kind]
+    for name in re.sub(r"\[[^]]*\]", "", param).split("."):
+        structs = [s for s in found if isinstance(s, type) and issubclass(s, msgspec.Struct)]
+        fields = [field for struct in structs for field in msgspec.structs.fields(struct)]
+        found = [part for field in fields if field.name == name for part in _parts(field.type)]
     return tuple(value for value in found if isinstance(value, str))
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """What a type consists of: the members of a union, the words of a literal."""
+    inside = get_args(kind)
+    if not inside:
+        yield kind
+    for part in inside:
+        yield from _parts(part)
 
 
 def _wrong_type(param: str, expected: str, got: str) -> ApiError:

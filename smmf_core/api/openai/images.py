@@ -108,6 +108,11 @@ def take_images(messages: list[Object]) -> tuple[int, list[Image]]:
     return size, images
 
 
+def shows_images(messages: list[Object]) -> bool:
+    """Whether a valid chat has any."""
+    return any(isinstance(message["content"], list) for message in messages)
+
+
 def no_vision(image: Image) -> ApiError:
     """A picture for a model that takes text only."""
     return _unsupported(image.param, "this model takes no images, only text")

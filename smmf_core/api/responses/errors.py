@@ -6,20 +6,17 @@ came from.
 
 from __future__ import annotations
 
-import re
-
+from smmf_core.api.names import names, renamed
 from smmf_core.api.openai.decode import clip
 from smmf_core.errors import ApiError, envelope
 
-_NAMES = {
-    "messages": "input",
-    "prompt": "input",
-    "max_tokens": "max_output_tokens",
-    "max_completion_tokens": "max_output_tokens",
-    "response_format": "text.format",
-    "response_format.json_schema.schema": "text.format.schema",
-}
-_PARAMETERS = re.compile(r"(tools\[\d+\])\.function\.")
+NAMES = names(
+    (r"messages", "input"),
+    (r"max_tokens|max_completion_tokens", "max_output_tokens"),
+    (r"response_format\.json_schema\.(.+)", r"text.format.\1"),
+    (r"response_format", "text.format"),
+    (r"(tools\[\d+\])\.function\.(.+)", r"\1.\2"),
+)
 
 
 class ResponsesErrors:
@@ -32,17 +29,8 @@ class ResponsesErrors:
         return error.status
 
     def body(self, error: ApiError, request_id: str) -> bytes:
-        named = renamed(error)
+        named = renamed(error, NAMES)
         return envelope(named.code, named.message, named.param)
-
-
-def renamed(error: ApiError) -> ApiError:
-    param = error.param
-    if param is None:
-        return error
-    name = _NAMES.get(param) or _PARAMETERS.sub(r"\1.", param)
-    message = error.message.replace(f"'{param}'", f"'{name}'")
-    return ApiError(error.code, message, name, error.retry_after_s)
 
 
 def not_stored(path: str) -> ApiError | None:

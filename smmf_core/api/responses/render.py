@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from smmf_core.api.names import renamed
 from smmf_core.api.openai import Parsed
 from smmf_core.api.openai.logprobs import Entry, LogprobWriter, ends_broken
-from smmf_core.api.responses.errors import failure_code, renamed
+from smmf_core.api.responses.errors import NAMES, failure_code
 from smmf_core.api.responses.output import (
     IN_PROGRESS,
     Called,
@@ -135,7 +136,7 @@ class Renderer:
 
     def error_event(self, error: ApiError) -> bytes:
         """The end of a stream that failed after its first byte: two events, as OpenAI has it."""
-        named = renamed(error)
+        named = renamed(error, NAMES)
         told = {"code": named.code, "message": named.message, "param": named.param}
         failed = {"response": self._response(_FAILED, None, error)}
         return self._event("error", told) + self._event("response.failed", failed)
@@ -260,12 +261,16 @@ class Renderer:
             **self._head,
             "status": status,
             "completed_at": self._clock() if status == _COMPLETED else None,
-            "error": error and {"code": failure_code(error), "message": renamed(error).message},
+            "error": error and _failure(error),
             "incomplete_details": reason and {"reason": reason},
             "output": self._finished,
             "usage": usage and _usage(usage),
         }
         return msgspec.Raw(_encode(answer)[:-1] + b"," + self._settings)
+
+
+def _failure(error: ApiError) -> Object:
+    return {"code": failure_code(error), "message": renamed(error, NAMES).message}
 
 
 def _usage(usage: Usage) -> Object:

@@ -42,8 +42,9 @@ def shaped(messages: list[Message], taken: Taken, mark: Mark | None) -> list[Mes
     are images. 3. Else images are marks between the texts, one a line.
 
     Raises ApiError (param `messages`) where there is no mark."""
-    if not taken.text:  # 1
-        return [{**m, "content": as_parts(m["content"])} for m in messages]
+    if not taken.text:  # 1; a first part is there for those that look at it
+        empty = [{"type": "text", "text": ""}]
+        return [{**m, "content": as_parts(m["content"]) or empty} for m in messages]
     if taken.parts:  # 2
         return messages
     number = 0

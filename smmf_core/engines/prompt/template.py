@@ -26,6 +26,7 @@ from smmf_core.messages import Submit
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 # Ends the final message while it is rendered. Its own last space tells whether the template trims.
 _CONTINUE_MARK = "\ue000smmf-continue\ue000 "
+_TEMPLATE_FILES = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
 _REASON_CHARACTERS = 300  # of a template's error in ours: it may quote a whole message
 
 
@@ -106,12 +107,14 @@ def load_chat_template(folder: Path, tokens: dict[str, str] | None = None) -> Ch
     """The template of a model folder, None if it has none. Raises ValueError. `tokens` are the
     special tokens that its files may leave unsaid.
 
-    1. `chat_template.jinja`. 2. `chat_template` of tokenizer_config.json: a string, or a list of
-    named templates, of which one is `default`.
+    1. `chat_template.jinja`. 2. `chat_template` of chat_template.json or processor_config.json:
+    there the templates of models that see are. 3. `chat_template` of tokenizer_config.json. It is a
+    string, or a list of named templates, of which one is `default`.
     """
-    config = read_json(folder / "tokenizer_config.json")
     path = folder / "chat_template.jinja"
-    template = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
+    template: Any = path.read_text(encoding="utf-8") if path.is_file() else None
+    for name in _TEMPLATE_FILES:
+        template = template or read_json(folder / name).get("chat_template")
     if isinstance(template, list):
         named = {entry["name"]: entry["template"] for entry in template}
     else:

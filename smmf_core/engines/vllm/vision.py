@@ -72,6 +72,8 @@ def open_vision(inputs: Any) -> VllmVision | None:
     """None for a model that takes no images."""
     if not inputs.supports_mm_inputs:
         return None
+    for name in ("_join_mm_warmup", "warmup_mm"):  # of newer ones: not beside the first request
+        getattr(inputs.renderer, name, lambda: None)()
     most = inputs.renderer.get_mm_processor().info.allowed_mm_limits.get(_IMAGE, 0)
     return VllmVision(inputs, most) if most else None
 
