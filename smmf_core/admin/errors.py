@@ -26,6 +26,7 @@ from smmf_core.lifecycle import Child
 from smmf_core.registry import Model
 
 _CODES = {404: "unknown_url", 405: "method_not_supported", 413: "request_too_large"}
+_HEALTH = "/admin/v1/health"
 _FIELD = re.compile(r"([a-z_]+(?:\[\d+\])?): ")  # that a sentence begins with
 _log = logging.getLogger("smmf.admin")
 
@@ -38,7 +39,8 @@ def check_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandle
     if scheme.lower() != "bearer":
         key = connection.headers.get("x-api-key", "")
     method = str(connection.scope.get("method", ""))
-    access.book.check_admin(key.strip().encode("latin-1"), method, time.time(), access.is_open)
+    given, asks_health = key.strip().encode("latin-1"), connection.scope["path"] == _HEALTH
+    access.book.check_admin(given, method, time.time(), access.is_open, asks_health)
 
 
 def find_model(shell: ControllerShell, name: str) -> Model:

@@ -17,6 +17,7 @@ from smmf_core.errors import ApiError
 from smmf_core.store.issue import KeyWanted, issue, row
 
 _SHOWN = 3  # unknown models
+_LOCKED = "; from now on smmf needs it, or another of the role admin, in SMMF_API_KEY"
 
 
 @get("/keys", summary="All API keys, without the keys; `all`: revoked ones, too")
@@ -34,9 +35,12 @@ async def post_key(state: State, data: KeyWanted) -> Row:
         record, key = issue(data, now)
     except ValueError as error:
         raise ApiError("bad_request", str(error), str(error).partition(":")[0]) from None
+    had_admin = shell.access.book.has_admin
     shell.access.add(record)
     shell.note("key", record.key_id, f"made for {', '.join(record.roles)}")
-    message = remembered(shell, f"the key is shown this once{_unknown(shell, record.models)}")
+    locks = not had_admin and shell.access.book.has_admin
+    words = f"{_LOCKED if locks else ''}{_unknown(shell, record.models)}"
+    message = remembered(shell, f"the key is shown this once{words}")
     return {**row(record, {}, now), "key": key, "message": message}
 
 

@@ -128,8 +128,11 @@ class KeyBook:
     def has_admin(self) -> bool:
         return any(ADMIN in entry.roles for entry in self._entries.values())
 
-    def check_admin(self, key: bytes, method: str, now: float, is_open: bool) -> None:
+    def check_admin(
+        self, key: bytes, method: str, now: float, is_open: bool, asks_health: bool = False
+    ) -> None:
         """Whether a request on the admin port may be answered; `is_open`: other machines reach it.
+        `asks_health`: where models are asked is for any key to know.
 
         1. A key that is known means what it means, even where none is needed.
         2. A key is needed once one with the role admin exists, and where others can reach the port.
@@ -139,7 +142,7 @@ class KeyBook:
         """
         entry = self.entry_of(key) if key else None
         if entry is not None:  # 1
-            _check_role(entry, method, now)
+            _check_role(entry, method, now, asks_health)
         elif is_open or self.has_admin:  # 2
             raise ApiError("invalid_api_key", "Incorrect or missing API key.")
         elif not self.is_known and method not in _READING:  # 3
@@ -172,11 +175,12 @@ class KeyBook:
         return slot
 
 
-def _check_role(entry: KeyEntry, method: str, now: float) -> None:
+def _check_role(entry: KeyEntry, method: str, now: float, asks_health: bool) -> None:
     """Raises ApiError."""
     if entry.expires_at and now >= entry.expires_at:
         raise ApiError("invalid_api_key", f"The API key {entry.id} has expired.")
-    if ADMIN in entry.roles or (READ in entry.roles and method in _READING):
+    may_look = READ in entry.roles or asks_health
+    if ADMIN in entry.roles or (may_look and method in _READING):
         return
     what = "may only look" if READ in entry.roles else "is for inference only"
     raise ApiError("permission_denied", f"The API key {entry.id} {what}.")

@@ -135,7 +135,9 @@ def test_roles_on_both_ports(server: Server) -> None:
     asker = post(server)["key"]
     reader = post(server, roles=["read"])["key"]
     assert server.ask_admin("GET", "/admin/v1/keys")[0] == 200, "no key with the role admin yet"
-    admin = post(server, roles=["admin"])["key"]
+    made = post(server, roles=["admin"])
+    assert made["message"].endswith("another of the role admin, in SMMF_API_KEY"), "it locks"
+    admin = made["key"]
     until(lambda: ask(server, admin) == 200)
     found = {
         (who, method): ask_admin(server, key, method, "/admin/v1/keys", body)
@@ -152,6 +154,7 @@ def test_roles_on_both_ports(server: Server) -> None:
         ("admin", "GET"): 200,
         ("admin", "POST"): 201,
     }
+    assert said(Keyed(server, asker), "chat", "echo", "hi")
     assert ask(server, reader) == 403
     assert [ask(server, key) for key in (asker, admin)] == [200, 200]
     assert "SMMF_API_KEY names the key" in refused(server, "keys", "list")

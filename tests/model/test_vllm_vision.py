@@ -159,3 +159,10 @@ def test_auto_finds_who_sees(client: OpenAI) -> None:
         assert chat(client, png(1), model="auto", extra_body=more).model == "sees"
     with pytest.raises(BadRequestError, match="takes no images"):
         chat(client, png(1), model="blind")
+
+
+@pytest.mark.parametrize("model", ["sees", "apart"])
+def test_a_large_picture_passes(client: OpenAI, model: str) -> None:
+    """13 MB of noise: through the Router, to the Worker, into the model's small size."""
+    answer = chat(client, png(9, 2200, 2000), model=model)
+    assert answer.usage.prompt_tokens == chat(client, png(1), model=model).usage.prompt_tokens

@@ -192,6 +192,10 @@ for _ in range(200):
         (turn({"type": "text"}), "messages[0].content[0].text"),
         (turn({"type": "tool_result"}), "messages[0].content[0].tool_use_id"),
         (
+            turn({"type": "tool_result", "tool_use_id": "a", "content": 0}),
+            "messages[0].content[0].content",
+        ),
+        (
             turn({"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image"}]}),
             "messages[0].content[0].content[0]",
         ),
@@ -235,6 +239,12 @@ def test_bad_input_is_named(fields: dict[str, Any], param: str) -> None:
     error = refusal(**fields)
     assert error.param == param
     assert len(error.message) < 300
+
+
+def test_words_of_nested_fields_are_listed() -> None:
+    listed = "Supported values are: 'low', 'medium', 'high', 'xhigh', 'max'."
+    assert refusal(output_config={"effort": "none"}).message == f"Invalid value: 'none'. {listed}"
+    assert "'auto', 'any', 'tool', 'none'" in refusal(tool_choice={"type": "must"}).message
 
 
 def test_bytes_that_are_no_body() -> None:
