@@ -6,6 +6,7 @@ in RGB, upright, over white where they were transparent. Of an animation, the fi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -49,10 +50,11 @@ def _open(image: Image) -> Any:
 def _decode(picture: Any, image: Image) -> Any:
     try:
         picture.load()
-        upright = PIL.ImageOps.exif_transpose(picture)
-        if "A" not in upright.getbands() and "transparency" not in upright.info:
-            return upright.convert("RGB")
-        shown = upright.convert("RGBA")
+        with suppress(Exception):  # a photograph whose notes are damaged is one as it lies
+            picture = PIL.ImageOps.exif_transpose(picture)
+        if "A" not in picture.getbands() and "transparency" not in picture.info:
+            return picture.convert("RGB")
+        shown = picture.convert("RGBA")
     except MemoryError:
         raise
     except Exception as error:  # what its decoders raise of damaged files is of many types

@@ -138,7 +138,12 @@ def pair_scores(m: Model) -> None:
 EMBEDDINGS = [
     Row("/v1/embeddings: input", inputs, "a text, texts, token ids, lists of token ids"),
     Row("/v1/embeddings: encoding_format", encoding_format, "float, base64"),
-    Row("/v1/embeddings: dimensions", dimensions, "of Matryoshka models, which these are not", "dimensions"),
+    Row(
+        "/v1/embeddings: dimensions",
+        dimensions,
+        "of Matryoshka models, which these are not",
+        "dimensions",
+    ),
     Row("/v1/score", pair_scores, "the cosine of the vectors"),
 ]
 

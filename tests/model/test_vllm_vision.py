@@ -161,6 +161,13 @@ def test_auto_finds_who_sees(client: OpenAI) -> None:
         chat(client, png(1), model="blind")
 
 
+def test_it_is_said_who_sees(server: Server) -> None:
+    for model, sees in (("sees", True), ("apart", True), ("blind", False)):
+        status, _, raw = server.request("POST", "/api/show", {"model": model})
+        assert status == 200
+        assert ("vision" in json.loads(raw)["capabilities"]) is sees
+
+
 @pytest.mark.parametrize("model", ["sees", "apart"])
 def test_a_large_picture_passes(client: OpenAI, model: str) -> None:
     """13 MB of noise: through the Router, to the Worker, into the model's small size."""

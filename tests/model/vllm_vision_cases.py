@@ -249,6 +249,18 @@ def test_formats_are_pictures(worker: Worker) -> None:
         assert len(ask(worker, data, QUESTION).ids) == TOKENS
 
 
+def test_photographs_are_upright(worker: Worker) -> None:
+    turned = PIL.Image.open(io.BytesIO(png(7))).transpose(PIL.Image.Transpose.ROTATE_90)
+    notes = PIL.Image.Exif()
+    notes[0x0112] = 6  # orientation: to be turned by 90 degrees, clockwise
+    file = io.BytesIO()
+    turned.save(file, "WEBP", lossless=True, exif=notes)
+    assert ask(worker, file.getvalue(), QUESTION).ids == ask(worker, png(7), QUESTION).ids
+    file = io.BytesIO()
+    turned.save(file, "WEBP", lossless=True, exif=b"Exif\0\0not notes")
+    assert ask(worker, file.getvalue(), QUESTION).error is None
+
+
 def test_a_huge_picture_is_refused_by_its_head(worker: Worker) -> None:
     file = io.BytesIO()
     PIL.Image.new("1", (9000, 9000)).save(file, "PNG")
