@@ -35,9 +35,8 @@ std::string number(float value) {
 }
 
 bool holds() {
-  CHECK(rendered({1, -2}, 1, false) ==
-        R"({"object":"embedding","index":0,"embedding":[1.0]},)"
-        R"({"object":"embedding","index":1,"embedding":[-2.0]})");
+  CHECK(rendered({1, -2}, 1, false) == R"({"object":"embedding","index":0,"embedding":[1.0]},)"
+                                       R"({"object":"embedding","index":1,"embedding":[-2.0]})");
   CHECK(rendered({1}, 1, true) == R"({"object":"embedding","index":0,"embedding":"AACAPw=="})");
   CHECK(rendered({1, 2}, 2, true) ==
         R"({"object":"embedding","index":0,"embedding":"AACAPwAAAEA="})");

@@ -218,6 +218,7 @@ for _ in range(200):
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
         ({"tools": [{"input_schema": {}}]}, "tools[0].name"),
         ({"tools": [TOOL, {**TOOL, "name": "a b"}]}, "tools[1].name"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].name"),
         ({"tools": [{**TOOL, "name": 3}]}, "tools[0].name"),
         ({"tools": [{**TOOL, "description": 3}]}, "tools[0].description"),
         ({"tools": [{**TOOL, "input_schema": 3}]}, "tools[0].input_schema"),

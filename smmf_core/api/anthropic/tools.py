@@ -20,7 +20,15 @@ Object = dict[str, Any]
 
 def read_tools(tools: list[Object] | None) -> list[Object] | None:
     """Raises ApiError (400) for a wrong tool, or one that only Anthropic's servers have."""
-    return [_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())] or None
+    found: dict[str, Object] = {}
+    for i, tool in enumerate(tools or ()):
+        read = _tool(tool, f"tools[{i}]")
+        name = read["function"]["name"]
+        if name in found:
+            text = f"Invalid 'tools[{i}].name': there are several tools called {shown(name)}."
+            raise ApiError("invalid_value", text, f"tools[{i}].name")
+        found[name] = read
+    return list(found.values()) or None
 
 
 def read_tool_choice(choice: ToolChoice | None, tools: list[Object] | None) -> Any:
