@@ -50,6 +50,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "serve.log"
         self.trust: ssl.SSLContext | None = None  # set where it serves HTTPS
+        self.key = ""  # of its user, where it needs one
 
     @property
     def base_url(self) -> str:
@@ -70,6 +71,7 @@ class Server:
             "XDG_RUNTIME_DIR": str(self.run_root),
             "XDG_STATE_HOME": str(self.folder / "state"),
             "SMMF_URL": self.admin_url,
+            **({"SMMF_API_KEY": self.key} if self.key else {}),
         }
         return {**os.environ, **extra}
 
@@ -158,7 +160,10 @@ class Server:
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=60)
         try:
             data = None if body is None else json.dumps(body).encode()
-            connection.request(method, path, data, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            if self.key:
+                headers["Authorization"] = f"Bearer {self.key}"
+            connection.request(method, path, data, headers)
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"null")
         finally:

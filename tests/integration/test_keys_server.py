@@ -51,10 +51,6 @@ class Keyed(Server):
         self.__dict__.update(server.__dict__)
         self.key = key
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**super().environment, "SMMF_API_KEY": self.key}
-
 
 def ask(server: Server, key: str, **fields: Any) -> int:
     headers = {"Authorization": f"Bearer {key}"} if key else {}

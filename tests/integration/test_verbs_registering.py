@@ -99,11 +99,16 @@ def test_a_secret_in_clear_is_told(server: Server, tmp_path: Path) -> None:
 
 
 def test_what_the_database_does_not_hear_is_told(tmp_path: Path) -> None:
+    """With a key that the file has: who else may ask is in the database."""
     (tmp_path / "local-a.toml").write_text(echo_toml("a"))
     url = "postgresql+psycopg://127.0.0.1:1/none"
-    (tmp_path / "smmf.toml").write_text(f'[registry]\nurl = "{url}"\n')
-    started = Server(tmp_path).start()
+    keys = '[server]\napi_keys = ["mine"]\n'
+    (tmp_path / "smmf.toml").write_text(f'{keys}[registry]\nurl = "{url}"\n')
+    started = Server(tmp_path)
+    started.key = "mine"
+    started.start(wait=False)
     try:
+        started.wait_admin()
         while started.ask_admin("GET", "/admin/v1/health")[1]["registry"]["is_available"]:
             time.sleep(0.05)
         warning = "(in memory only, until the registry's database answers)"
