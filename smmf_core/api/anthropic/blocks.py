@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.api.openai.fields import kind_of, string_of
 from smmf_core.api.openai.images import Content, from_base64, from_url, joined
 from smmf_core.api.openai.pieces import Pieces, settled
 from smmf_core.errors import ApiError
@@ -53,10 +54,10 @@ def read_texts(content: Any, path: str) -> str:
     texts = []
     for k, block in enumerate(content):
         place = f"{path}[{k}]"
-        kind = _kind(block, place)
+        kind = kind_of(block, place)
         if kind != "text":
             raise _unsupported(place, kind, "'text'")
-        texts.append(_string(block, "text", place))
+        texts.append(string_of(block, "text", place))
     return _BETWEEN.join(texts)
 
 
@@ -67,9 +68,9 @@ def _read_answer(content: Any, path: str) -> Content:
     parts: list[str | Object] = []
     for k, block in enumerate(content):
         place = f"{path}[{k}]"
-        kind = _kind(block, place)
+        kind = kind_of(block, place)
         if kind == "text":
-            parts.append(_string(block, "text", place))
+            parts.append(string_of(block, "text", place))
         elif kind == "image":
             parts.append(_image(block, place))
         else:
@@ -108,9 +109,9 @@ def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
         raise _empty(path)
     for k, block in enumerate(content):
         place = f"{path}[{k}]"
-        kind = _kind(block, place)
+        kind = kind_of(block, place)
         if kind == "text":
-            _add_part(chat, "user", _string(block, "text", place))
+            _add_part(chat, "user", string_of(block, "text", place))
         elif kind == "image":
             _add_part(chat, "user", _image(block, place))
         elif kind == "tool_result":
@@ -118,7 +119,7 @@ def _add_user(chat: list[Object], content: list[Any], path: str) -> None:
             answer = _read_answer("" if given is None else given, f"{place}.content")
             if block.get("is_error") is True:
                 answer = joined([_FAILED, answer])
-            call = _string(block, "tool_use_id", place)
+            call = string_of(block, "tool_use_id", place)
             chat.append({"role": "tool", "tool_call_id": call, "content": answer})
         else:
             raise _unsupported(place, kind, "'text', 'image' and 'tool_result'")
@@ -133,12 +134,12 @@ def _add_assistant(chat: list[Object], content: Any, path: str) -> None:
     said = _add_part(chat, "assistant", "")
     for k, block in enumerate(content):
         place = f"{path}[{k}]"
-        kind = _kind(block, place)
+        kind = kind_of(block, place)
         if kind == "text":
-            said["content"].add(_string(block, "text", place))
+            said["content"].add(string_of(block, "text", place))
         elif kind == "thinking":
             thoughts = said.setdefault("reasoning_content", Pieces(_BETWEEN))
-            thoughts.add(_string(block, "thinking", place))
+            thoughts.add(string_of(block, "thinking", place))
         elif kind == "tool_use":
             said.setdefault("tool_calls", []).append(_call(block, place))
         elif kind != "redacted_thinking":  # only who wrote that can read it
@@ -152,10 +153,10 @@ def _call(block: Object, path: str) -> Object:
     if not isinstance(given, dict):
         raise invalid_type(f"{path}.input", "an object", given)
     function = {
-        "name": _string(block, "name", path),
+        "name": string_of(block, "name", path),
         "arguments": msgspec.json.encode(given).decode(),
     }
-    return {"id": _string(block, "id", path), "type": "function", "function": function}
+    return {"id": string_of(block, "id", path), "type": "function", "function": function}
 
 
 def _add_part(chat: list[Object], role: str, part: str | Object) -> Object:
@@ -164,21 +165,6 @@ def _add_part(chat: list[Object], role: str, part: str | Object) -> Object:
         chat.append({"role": role, "content": Pieces(_BETWEEN)})
     chat[-1]["content"].add(part)
     return chat[-1]
-
-
-def _kind(block: Any, path: str) -> str:
-    if not isinstance(block, dict):
-        raise invalid_type(path, "an object", block)
-    return _string(block, "type", path)
-
-
-def _string(block: Object, key: str, path: str) -> str:
-    value = block.get(key)
-    if value is None:
-        raise missing(f"{path}.{key}")
-    if not isinstance(value, str):
-        raise invalid_type(f"{path}.{key}", "a string", value)
-    return value
 
 
 def _unsupported(path: str, kind: str, known: str) -> ApiError:

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.api.openai.fields import object_of, string_of
 from smmf_core.errors import ApiError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -27,7 +28,7 @@ def check_tools(tools: list[Object] | None) -> list[Object] | None:
             raise missing(f"{path}.type")
         if kind != "function":
             raise _unsupported(f"{path}.type", f"tools of type {shown(kind)}")
-        function = _object(tool, "function", path)
+        function = object_of(tool, "function", path)
         _check_name(function, f"{path}.function")
         for key, types, words in (
             ("description", str, "a string"),
@@ -56,9 +57,9 @@ def check_tool_choice(choice: Any, tools: list[Object] | None) -> Any:
         return choice
     kind = choice.get("type")
     if kind == "function":
-        _check_known(_object(choice, "function", "tool_choice"), "tool_choice.function", tools)
+        _check_known(object_of(choice, "function", "tool_choice"), "tool_choice.function", tools)
     elif kind == "allowed_tools":
-        _check_allowed(_object(choice, "allowed_tools", "tool_choice"), tools)
+        _check_allowed(object_of(choice, "allowed_tools", "tool_choice"), tools)
     else:
         raise (
             missing("tool_choice.type")
@@ -82,7 +83,7 @@ def check_response_format(form: Object | None) -> Object | None:
     if kind not in _FORMATS:
         raise unknown_value("response_format.type", kind, _FORMATS)
     if kind == "json_schema":
-        wrapper = _object(form, "json_schema", "response_format")
+        wrapper = object_of(form, "json_schema", "response_format")
         _check_name(wrapper, "response_format.json_schema")
         schema, strict = wrapper.get("schema"), wrapper.get("strict")
         if schema is not None and not isinstance(schema, dict):
@@ -90,7 +91,7 @@ def check_response_format(form: Object | None) -> Object | None:
         if strict is not None and not isinstance(strict, bool):
             raise invalid_type("response_format.json_schema.strict", "a boolean", strict)
     elif kind == "json_object" and form.get("schema") is not None:
-        schema = _object(form, "schema", "response_format")
+        schema = object_of(form, "schema", "response_format")
         return {"type": "json_schema", "json_schema": {"name": "schema", "schema": schema}}
     return None if kind == "text" else form
 
@@ -106,7 +107,7 @@ def _check_allowed(allowed: Object, tools: list[Object]) -> None:
         if not isinstance(tool, dict):
             raise invalid_type(f"{path}.tools[{k}]", "an object", tool)
         place = f"{path}.tools[{k}]"
-        _check_known(_object(tool, "function", place), f"{place}.function", tools)
+        _check_known(object_of(tool, "function", place), f"{place}.function", tools)
 
 
 def _check_known(function: Object, path: str, tools: list[Object]) -> None:
@@ -117,24 +118,11 @@ def _check_known(function: Object, path: str, tools: list[Object]) -> None:
 
 
 def _check_name(function: Object, path: str) -> str:
-    name = function.get("name")
-    if name is None:
-        raise missing(f"{path}.name")
-    if not isinstance(name, str):
-        raise invalid_type(f"{path}.name", "a string", name)
+    name = string_of(function, "name", path)
     if not _NAME.match(name):
         text = f"Invalid '{path}.name': {shown(name)} does not match '^[a-zA-Z0-9_-]{{1,64}}$'."
         raise ApiError("invalid_value", text, f"{path}.name")
     return name
-
-
-def _object(parent: Object, key: str, path: str) -> Object:
-    value = parent.get(key)
-    if value is None:
-        raise missing(f"{path}.{key}")
-    if not isinstance(value, dict):
-        raise invalid_type(f"{path}.{key}", "an object", value)
-    return value
 
 
 def _unsupported(param: str, what: str) -> ApiError:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smmf_core.api.openai.decode import invalid_type, missing, shown, unknown_value
+from smmf_core.api.openai.fields import kind_of, string_of
 from smmf_core.api.openai.images import Content, from_url, joined
 from smmf_core.api.openai.pieces import Pieces, settled
 from smmf_core.api.responses.custom import wrapped
@@ -57,7 +58,7 @@ def _kind(item: Object, path: str) -> str:
 def _add_message(chat: list[Object], item: Object, path: str) -> None:
     """Templates know instructions only as one message, at the beginning, and many know no two
     turns of the user in a row."""
-    role = _string(item, "role", path)
+    role = string_of(item, "role", path)
     if role not in _ROLES:
         raise unknown_value(f"{path}.role", role, _ROLES)
     if role == "user":
@@ -86,32 +87,32 @@ def _add_reasoning(chat: list[Object], item: Object, path: str) -> None:
         raise invalid_type(f"{path}.content", "an array", parts)
     for k, part in enumerate(parts):
         place = f"{path}.content[{k}]"
-        kind = _part_kind(part, place)
+        kind = kind_of(part, place)
         if kind not in _THOUGHTS:
             raise unknown_value(f"{place}.type", kind, _THOUGHTS)
         thoughts = _assistant(chat).setdefault("reasoning_content", Pieces(_BETWEEN))
-        thoughts.add(_string(part, "text", place))
+        thoughts.add(string_of(part, "text", place))
 
 
 def _add_function_call(chat: list[Object], item: Object, path: str) -> None:
-    _add_call(chat, item, path, _string(item, "arguments", path))
+    _add_call(chat, item, path, string_of(item, "arguments", path))
 
 
 def _add_custom_call(chat: list[Object], item: Object, path: str) -> None:
-    _add_call(chat, item, path, wrapped(_string(item, "input", path)))
+    _add_call(chat, item, path, wrapped(string_of(item, "input", path)))
 
 
 def _add_call(chat: list[Object], item: Object, path: str, arguments: str) -> None:
-    name, namespace = _string(item, "name", path), None
+    name, namespace = string_of(item, "name", path), None
     if item.get("namespace") is not None:
-        namespace = _string(item, "namespace", path)
+        namespace = string_of(item, "namespace", path)
     function = {"name": joined_name(namespace, name), "arguments": arguments}
-    call = {"id": _string(item, "call_id", path), "type": "function", "function": function}
+    call = {"id": string_of(item, "call_id", path), "type": "function", "function": function}
     _assistant(chat).setdefault("tool_calls", []).append(call)
 
 
 def _add_output(chat: list[Object], item: Object, path: str) -> None:
-    call = _string(item, "call_id", path)
+    call = string_of(item, "call_id", path)
     answer = _content(item, "output", path, may_be_empty=True)
     chat.append({"role": "tool", "tool_call_id": call, "content": answer})
 
@@ -165,11 +166,11 @@ def _parts(
     parts: list[str | Object] = []
     for k, part in enumerate(content):
         place = f"{path}[{k}]"
-        kind = _part_kind(part, place)
+        kind = kind_of(part, place)
         if kind == _IMAGE and has_images:
             parts.append(_image(part, place))
         elif kind in _TEXT_PARTS:
-            parts.append(_string(part, _TEXT_PARTS[kind], place))
+            parts.append(string_of(part, _TEXT_PARTS[kind], place))
         else:
             raise _unsupported_part(place, kind, has_images)
     return parts
@@ -182,22 +183,7 @@ def _image(part: Object, path: str) -> Object:
     if part.get("file_id") is not None:
         text = f"Invalid '{path}': files are not stored here: send the image as a 'data:' URL."
         raise ApiError("unsupported_value", text, path)
-    return from_url(_string(part, "image_url", path), path)
-
-
-def _part_kind(part: Any, path: str) -> str:
-    if not isinstance(part, dict):
-        raise invalid_type(path, "an object", part)
-    return _string(part, "type", path)
-
-
-def _string(item: Object, key: str, path: str) -> str:
-    value = item.get(key)
-    if value is None:
-        raise missing(f"{path}.{key}")
-    if not isinstance(value, str):
-        raise invalid_type(f"{path}.{key}", "a string", value)
-    return value
+    return from_url(string_of(part, "image_url", path), path)
 
 
 def _unsupported_part(path: str, kind: str, has_images: bool) -> ApiError:

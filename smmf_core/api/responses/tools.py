@@ -9,6 +9,7 @@ import re
 from typing import Any, NamedTuple
 
 from smmf_core.api.openai.decode import check_nesting, invalid_type, missing, shown, unknown_value
+from smmf_core.api.openai.fields import string_of
 from smmf_core.api.responses.custom import PARAMETERS
 from smmf_core.errors import ApiError
 
@@ -53,7 +54,7 @@ def read_tools(tools: list[Object] | None) -> Tools:
     found: Tools = {}
     for i, tool in enumerate(tools or ()):
         path = f"tools[{i}]"
-        kind = _string(tool, "type", path)
+        kind = string_of(tool, "type", path)
         if kind == "namespace":
             namespace = _name(tool, path)
             for k, inner in enumerate(_list(tool, "tools", path)):
@@ -78,7 +79,7 @@ def read_tool_choice(choice: str | Object | None, tools: Tools) -> Any:
             raise _without_tools()
         return choice if tools else None
     check_nesting(choice, "tool_choice")
-    kind = _string(choice, "type", "tool_choice")
+    kind = string_of(choice, "type", "tool_choice")
     if kind in _TOOLS:
         return _named(choice, "tool_choice", tools)
     if kind == "allowed_tools":
@@ -92,7 +93,7 @@ def read_format(form: Object | None) -> Object | None:
         return None
     path = "text.format"
     check_nesting(form, path)
-    kind = _string(form, "type", path)
+    kind = string_of(form, "type", path)
     if kind not in _FORMATS:
         raise unknown_value(f"{path}.type", kind, _FORMATS)
     if kind != "json_schema":
@@ -108,7 +109,7 @@ def read_format(form: Object | None) -> Object | None:
 
 
 def _add(tools: Tools, tool: Object, namespace: str | None, path: str) -> None:
-    kind = _string(tool, "type", path)
+    kind = string_of(tool, "type", path)
     if kind not in _TOOLS:
         text = f"Invalid '{path}.type': tools of type {shown(kind)} are not supported."
         listed = "Supported values are: 'function', 'custom', 'namespace'."
@@ -134,7 +135,7 @@ def _check_custom(tool: Object, path: str) -> None:
     path = f"{path}.format"
     if not isinstance(form, dict):
         raise invalid_type(path, "an object", form)
-    if _string(form, "type", path) != "text":
+    if string_of(form, "type", path) != "text":
         text = f"Invalid '{path}.type': inputs of type {shown(form['type'])} are not supported."
         raise ApiError("unsupported_value", f"{text} Supported values are: 'text'.", f"{path}.type")
 
@@ -190,17 +191,8 @@ def _list(given: Object, key: str, path: str) -> list[Object]:
 
 
 def _name(given: Object, path: str) -> str:
-    name = _string(given, "name", path)
+    name = string_of(given, "name", path)
     if not _NAME.match(name):
         text = f"Invalid '{path}.name': {shown(name)} does not match '^[a-zA-Z0-9_-]{{1,128}}$'."
         raise ApiError("invalid_value", text, f"{path}.name")
     return name
-
-
-def _string(given: Object, key: str, path: str) -> str:
-    value = given.get(key)
-    if value is None:
-        raise missing(f"{path}.{key}")
-    if not isinstance(value, str):
-        raise invalid_type(f"{path}.{key}", "a string", value)
-    return value
