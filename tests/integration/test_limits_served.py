@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -42,18 +41,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 class OwnServer(Server):
     """Its admin API needs the configured key."""
 
-    def ask_admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=60)
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRET}"}
-        try:
-            data = None if body is None else json.dumps(body).encode()
-            connection.request(method, path, data, headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read() or b"null")
-        finally:
-            connection.close()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.key = SECRET
 
-    def key(self, **wanted: Any) -> tuple[str, str]:
+    def new_key(self, **wanted: Any) -> tuple[str, str]:
         """(id, key) of a new one, once every Router has it."""
         made = self.admin("POST", "/admin/v1/keys", wanted)
         self.until_all(made["key"], may_ask=True)
@@ -136,7 +128,7 @@ def at_once(act: Callable[[], Any], times: int) -> list[Any]:
 
 
 def test_requests_of_a_minute_are_exact(server: OwnServer) -> None:
-    _, key = server.key(requests_per_minute=20)
+    _, key = server.new_key(requests_per_minute=20)
     answers = at_once(lambda: server.ask(key, smmf_echo={"tokens": 1}), 60)
     assert Counter(status for status, _, _ in answers) == {200: 20, 429: 40}
     left = sorted(int(h["x-ratelimit-remaining-requests"]) for s, h, _ in answers if s == 200)
@@ -156,7 +148,7 @@ def test_requests_of_a_minute_are_exact(server: OwnServer) -> None:
 
 
 def test_tokens_of_a_minute_are_exact(server: OwnServer) -> None:
-    _, key = server.key(tokens_per_minute=500)
+    _, key = server.new_key(tokens_per_minute=500)
     fields = {"max_tokens": 40, "smmf_echo": {"tokens": 30}}
     answers = at_once(lambda: server.ask(key, **fields), 40)
     while answers[-1][0] == 200 or answers[-2][0] == 200:  # nobody else asks
@@ -172,7 +164,7 @@ def test_tokens_of_a_minute_are_exact(server: OwnServer) -> None:
 
 
 def test_open_requests_are_exact_and_come_back(server: OwnServer) -> None:
-    _, key = server.key(max_concurrency=3)
+    _, key = server.new_key(max_concurrency=3)
     streams = at_once(lambda: Stream(server, key), 24)
     held = [stream for stream in streams if stream.status == 200]
     assert Counter(stream.status for stream in streams) == {200: 3, 429: 21}
@@ -191,7 +183,7 @@ def held_more(server: OwnServer, key: str, held: list[Stream]) -> bool:
 
 
 def test_what_a_killed_router_held_is_given_back(server: OwnServer) -> None:
-    _, key = server.key(max_concurrency=8)
+    _, key = server.new_key(max_concurrency=8)
     held = [Stream(server, key) for _ in range(8)]
     assert [stream.status for stream in held] == [200] * 8
     for name in ("router-0", "router-1"):
@@ -213,14 +205,14 @@ def pids(server: Server) -> dict[str, int]:
 
 
 def test_an_unload_tells_what_is_left(server: OwnServer) -> None:
-    _, key = server.key(requests_per_minute=5)
+    _, key = server.new_key(requests_per_minute=5)
     body = {"model": "other", "keep_alive": 0}
     status, headers, _ = server.request("POST", "/api/generate", body, bearer(key))
     assert (status, headers["x-ratelimit-remaining-requests"]) == (200, "5")
 
 
 def test_clients_of_messages_are_told_as_anthropics_are(server: OwnServer) -> None:
-    _, key = server.key(requests_per_minute=1)
+    _, key = server.new_key(requests_per_minute=1)
     body = {"model": "echo", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
     for expected in (200, 429):
         asked_at = time.time()
@@ -234,7 +226,7 @@ def test_clients_of_messages_are_told_as_anthropics_are(server: OwnServer) -> No
 
 
 def test_a_budget_ends(server: OwnServer) -> None:
-    _, key = server.key(monthly_tokens=60)
+    _, key = server.new_key(monthly_tokens=60)
     status, _, body = server.ask(key, smmf_echo={"tokens": 57})
     assert status == 200
     status, headers, body = server.ask(key)
@@ -245,7 +237,7 @@ def test_a_budget_ends(server: OwnServer) -> None:
 
 def test_a_months_budget_is_exact(server: OwnServer) -> None:
     """What open requests have reserved is not to be had, whichever Router has them."""
-    _, key = server.key(monthly_tokens=200)
+    _, key = server.new_key(monthly_tokens=200)
     fields = {"max_tokens": 60, "smmf_echo": {"tokens": 60, "step_ms": 5}}
     answers = at_once(lambda: server.ask(key, **fields), 16)
     used = [body["usage"]["total_tokens"] for status, _, body in answers if status == 200]
@@ -257,14 +249,14 @@ def test_a_months_budget_is_exact(server: OwnServer) -> None:
 
 
 def test_a_key_has_its_models_and_its_roles(server: OwnServer) -> None:
-    _, key = server.key(models=["fast"])
+    _, key = server.new_key(models=["fast"])
     assert [model["id"] for model in server.get_models(key)[2]["data"]] == ["echo", "fast"]
     assert server.ask(key)[0] == server.ask(key, model="fast")[0] == 200
     status, _, body = server.ask(key, model="other")
     assert (status, body["error"]["code"]) == (403, "permission_denied")
     for path, expected in (("echo", 200), ("other", 403)):
         assert server.request("GET", f"/v1/models/{path}", None, bearer(key))[0] == expected
-    _, reader = server.key(roles=["read"])
+    _, reader = server.new_key(roles=["read"])
     assert server.ask(reader)[0] == 403
     assert server.ask("")[0] == 401
 
@@ -273,13 +265,13 @@ def test_a_key_expires_and_a_revoked_one_is_unknown(server: OwnServer) -> None:
     made = server.admin("POST", "/admin/v1/keys", {"expires_at": time.time() + 2})
     until(lambda: server.get_models(made["key"])[0] == 401, "expired")
     until(lambda: "expired at" in server.get_models(made["key"])[2]["error"]["message"], "why")
-    key_id, key = server.key()
+    key_id, key = server.new_key()
     server.admin("DELETE", f"/admin/v1/keys/{key_id}")
     server.until_all(key, may_ask=False)
 
 
 def test_the_fast_lane_has_the_same_limits(server: OwnServer) -> None:
-    _, key = server.key(requests_per_minute=3)
+    _, key = server.new_key(requests_per_minute=3)
     messages = [{"role": "user", "content": "hi"}]
     with Client(f"ipc://{server.run_dir}", api_key=key, retries=0) as client:
         assert server.ask(key)[0] == server.ask(key)[0] == 200
@@ -289,7 +281,7 @@ def test_the_fast_lane_has_the_same_limits(server: OwnServer) -> None:
 
 
 def test_no_usage_is_lost_with_a_controller_or_at_a_stop(server: OwnServer) -> None:
-    key_id, key = server.key()
+    key_id, key = server.new_key()
     expected = Counter(requests=0, errors=0, prompt=0, generated=0)
 
     def use(times: int) -> None:
