@@ -29,6 +29,7 @@ _ID_MAX = 128
 _JOINED_BYTES = 1 << 18
 _ANTHROPIC_PATHS = (b"/messages", b"/messages/count_tokens")
 _RESPONSES_PATHS = (b"/responses", b"/responses/input_tokens")
+_OPENAI_TARGETS = frozenset({b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings"})
 _ids = itertools.count(int.from_bytes(os.urandom(6)))
 
 
@@ -37,6 +38,8 @@ def error_form(target: bytes, headers: Mapping[bytes, bytes]) -> ErrorForm | Non
 
     Anthropic's say who they are: they know one form only, on any path.
     """
+    if target in _OPENAI_TARGETS and anthropic.models.HEADER not in headers:  # nearly always
+        return None
     path = target.partition(b"?")[0]
     if path.startswith(b"/api/") and not path.startswith(b"/api/v1/"):
         return ollama.ERRORS

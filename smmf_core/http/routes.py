@@ -63,7 +63,9 @@ class Routes:
 
     def on_request(self, request: Request) -> None:
         request_id = request.id()
-        headers = b"x-request-id: %b\r\n%b" % (request_id, self.lines(request))
+        headers = b"x-request-id: %b\r\n" % request_id
+        if b"origin" in request.headers:
+            headers += self._cors.lines(request)
         errors = error_form(request.target, request.headers)
         if errors is not None:
             headers += errors.headers(request_id)

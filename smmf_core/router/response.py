@@ -80,7 +80,8 @@ class Answer:
         result = self._result
         if result is None:
             raise ValueError("the Worker finished without a result")
-        self._tell_times(usage)
+        if isinstance(self._renderer, Timed):
+            self._tell_times(self._renderer, usage)
         if type(result) is Vectors and len(result.data) > _ASIDE_BYTES:
             self._count(usage, "")
             self._table.close(self.key)
@@ -150,22 +151,23 @@ class Answer:
 
     def _headers(self) -> bytes:
         """The lines of any answer, with who gives it."""
-        request, lines = self.request, self._call.timed(self._owner.now)
+        request = self.request
+        lines = self._call.timed(self._owner.now)
         if request is None or not request.instance:
             return lines
         return b"%bx-smmf-instance: %b\r\n" % (lines, request.instance.encode())
 
-    def _tell_times(self, usage: Usage) -> None:
+    def _tell_times(self, renderer: Timed, usage: Usage) -> None:
         """To a renderer that shows them. Of tokens that came together nobody knows when the first
         was there: the prompt is taken to have had the time of one more."""
-        renderer, request = self._renderer, self.request
-        if isinstance(renderer, Timed) and request is not None:
-            now, placed_at = self._owner.now, request.placed_at
-            received_at, first = self._call.received_at, self._table.stats(self.key)[2]
-            if not first:
-                first = placed_at + (now - placed_at) / (usage.completion + 1)
-            times = now - received_at, placed_at - received_at, first - placed_at, now - first
-            renderer.times = Times(*times)
+        request = self.request
+        assert request is not None
+        now, placed_at = self._owner.now, request.placed_at
+        received_at, first = self._call.received_at, self._table.stats(self.key)[2]
+        if not first:
+            first = placed_at + (now - placed_at) / (usage.completion + 1)
+        times = now - received_at, placed_at - received_at, first - placed_at, now - first
+        renderer.times = Times(*times)
 
     def _count_placed(self, request: Open) -> None:
         if request.submit.attempt:

@@ -242,7 +242,8 @@ class RouterShell:
 
     def record(self, call: Call, request: Open | None, end: End) -> None:
         """A request is over: what it has used is counted, and the access log gets a line."""
-        self.usage.ended(call, end, self.wall_s)
+        now_s = time.time()
+        self.usage.ended(call, end, int(now_s))
         if self.access is None:
             return
         usage, received_at, queued_s, first_s = end.usage, call.received_at, None, None
@@ -251,7 +252,7 @@ class RouterShell:
         if end.first_token_at:
             first_s = end.first_token_at - received_at
         record = AccessRecord(
-            time.time(),
+            now_s,
             call.request_id,
             call.key.id if call.key is not None else "",
             call.model,

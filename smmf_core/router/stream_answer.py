@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from smmf_core.api.dialect import StreamRenderer
+from smmf_core.api.dialect import StreamRenderer, Timed
 from smmf_core.api.openai import Parsed
 from smmf_core.errors import ApiError
 from smmf_core.messages import (
@@ -84,7 +84,8 @@ class StreamAnswer(Answer):
                 self._table.append(self.key, start, False)
 
     def finished(self, usage: Usage) -> None:
-        self._tell_times(usage)
+        if isinstance(self._renderer, Timed):
+            self._tell_times(self._renderer, usage)
         self._count(usage, "")
         self._table.append(self.key, self._renderer.tail(usage), True)
         self.ending = True
