@@ -30,7 +30,7 @@ from smmf_core.router.auto import check, choose
 from smmf_core.router.call import JSON, Call, End
 from smmf_core.router.core import Open, RouterCore
 from smmf_core.router.fleet import Model
-from smmf_core.router.keys import KeyRing
+from smmf_core.router.keys import Key, KeyRing
 from smmf_core.router.response import Answer
 from smmf_core.router.stream_answer import StreamAnswer
 
@@ -151,7 +151,8 @@ class Intake:
             else Answer(call, renderer, gateway)
         )
         tokens = parsed.prompt_bytes // _BYTES_PER_TOKEN + 1
-        self._admit(call, tokens + (parsed.max_tokens or 0) * parsed.n_choices)
+        if call.key is not None:
+            self._admit(call, call.key, tokens + (parsed.max_tokens or 0) * parsed.n_choices)
         answer.request = gateway.core.submit(
             submit, model, answer, parsed.n_choices, tokens, call.tenant, timeout_s,
             call.received_at,
@@ -178,7 +179,8 @@ class Intake:
         timeout_s = _timeout_s(headers[_TIMEOUT]) if _TIMEOUT in headers else None
         answer = Answer(call, wanted.renderer, gateway)
         tokens = wanted.input_bytes // _BYTES_PER_TOKEN + 1
-        self._admit(call, tokens)
+        if call.key is not None:
+            self._admit(call, call.key, tokens)
         answer.request = gateway.core.submit(
             submit, model, answer, 1, tokens, call.tenant, timeout_s, call.received_at
         )
@@ -209,13 +211,12 @@ class Intake:
         if media_type != _JSON_TYPE and not is_curl:
             _check_media_type(media_type)
 
-    def _admit(self, call: Call, tokens: int) -> None:
-        """Take so many tokens of its key's limits, the last thing before it is queued. Raises
+    def _admit(self, call: Call, key: Key, tokens: int) -> None:
+        """Take so many tokens of the key's limits, the last thing before it is queued. Raises
         ApiError 429."""
-        if call.key is not None:
-            now_s = self._gateway.wall_s
-            call.admission = call.key.take(call.model, tokens, now_s)
-            tell_left(call, now_s)
+        now_s = self._gateway.wall_s
+        call.admission = key.take(call.model, tokens, now_s)
+        tell_left(call, now_s)
 
     def _accepted(
         self, request: Request, answer: Answer, model: Model, keep_alive_s: float | None
@@ -248,7 +249,8 @@ class Intake:
         call.model = f"{model.name}:{adapter}" if adapter else model.name
         call.base_model = model.name
         call.metrics = self._gateway.metrics.model(model.name)
-        call.check_model(model.entry, adapter)
+        if call.key is not None:
+            call.key.check_model(model.entry, adapter)
         if task and model.entry.task not in (task, other_task):
             answers = _PATHS[model.entry.task]
             text = f"The model '{model.name}' is not for this: it answers {answers}."

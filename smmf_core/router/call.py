@@ -97,10 +97,13 @@ class Call:
         if self.key is not None:
             self.key.check_model(model, adapter)
 
-    def timed(self, now: float) -> bytes:
-        """The lines, and how long it has taken until `now`."""
+    def timed(self, now: float, instance: str = "") -> bytes:
+        """The lines, how long it has taken until `now`, and who answers."""
         took_ms = (now - self.received_at) * 1000
-        return b"%bopenai-processing-ms: %d\r\n" % (self.headers, took_ms)
+        if not instance:
+            return b"%bopenai-processing-ms: %d\r\n" % (self.headers, took_ms)
+        line = b"%bopenai-processing-ms: %d\r\nx-smmf-instance: %b\r\n"
+        return line % (self.headers, took_ms, instance.encode())
 
     def refuse(self, headers: bytes, error: ApiError) -> None:
         """An error as the whole answer."""

@@ -152,10 +152,8 @@ class Answer:
     def _headers(self) -> bytes:
         """The lines of any answer, with who gives it."""
         request = self.request
-        lines = self._call.timed(self._owner.now)
-        if request is None or not request.instance:
-            return lines
-        return b"%bx-smmf-instance: %b\r\n" % (lines, request.instance.encode())
+        instance = request.instance if request is not None else ""
+        return self._call.timed(self._owner.now, instance)
 
     def _tell_times(self, renderer: Timed, usage: Usage) -> None:
         """To a renderer that shows them. Of tokens that came together nobody knows when the first

@@ -37,8 +37,10 @@ def script(submit: Submit, settings: EchoOptions) -> str | None:
 
 def _functions(submit: Submit) -> list[Object]:
     """Those that it may call now."""
+    if not submit.tools:
+        return []
     choice = submit.tool_choice
-    functions: list[Object] = [t["function"] for t in submit.tools or [] if t.get("function")]
+    functions: list[Object] = [t["function"] for t in submit.tools if t.get("function")]
     if choice == "none":
         return []
     if isinstance(choice, dict):
