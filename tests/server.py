@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -14,15 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smmf_core.loadgen.local import free_port
+
 START_S = 60.0  # a loaded machine; usually it takes half a second
 _POLL_S = 0.02
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def echo_toml(name: str = "echo", **sections: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,18 +20,23 @@ from smmf_core.loadgen import procfs
 from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Plan
 
+_PORTS = (12_000, 32_000)
 _START_S = 60.0
 _STOP_S = 30.0
 _PATH = "/v1/chat/completions"
 _SLOTS = 4096
 _FOLDERS = ("XDG_RUNTIME_DIR", "XDG_STATE_HOME")  # its own: nothing is left behind
+_chance = random.SystemRandom()
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the kernel gives to who connects (from 32,768): else one of those may have
+    it by the time that it is listened on."""
+    while True:
+        port = _chance.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def status_of(port: int, path: str) -> int:
