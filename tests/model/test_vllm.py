@@ -282,20 +282,32 @@ def test_a_bad_request_is_told_so_and_costs_nobody_else(client: OpenAI, model: s
 
 
 def test_the_death_of_a_core_is_told_and_mended(client: OpenAI, server: Server) -> None:
-    """Of the engine whose core is a process of its own."""
-    with ask(
-        client, "apart", max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
-    ) as long:
-        answers = iter(long)
-        next(answer for answer in answers if answer.choices[0].delta.content)  # it has begun
+    """Of the engine whose core is a process of its own. On a busy machine the core may have written
+    the whole answer before this process has seen its beginning: then once more."""
+    for _ in range(5):
         before = worker_pid(server, "apart")
-        os.kill(core_pid(before), signal.SIGKILL)
-        with pytest.raises(APIError, match="died"):
-            for _ in answers:
-                pass
-    wait_until(lambda: worker_pid(server, "apart") not in (0, before), 120)
-    wait_until(lambda: is_ready(server, "apart"), 200)
+        told = told_of_a_kill(client, core_pid(before))
+        wait_until(lambda before=before: worker_pid(server, "apart") not in (0, before), 120)
+        wait_until(lambda: is_ready(server, "apart"), 200)
+        if told:
+            break
+    assert "died" in told
     assert text_of(ask(client, "apart", "Who are you?")).startswith("I am")
+
+
+def told_of_a_kill(client: OpenAI, core: int) -> str:
+    """The error that the answer ended with; "" when it was whole."""
+    more: Any = {"extra_body": {"ignore_eos": True}, "stream_options": {"include_usage": True}}
+    with ask(client, "apart", max_tokens=1900, stream=True, **more) as answers:
+        chunks = iter(answers)
+        next(chunk for chunk in chunks if chunk.choices[0].delta.content)  # it has begun
+        os.kill(core, signal.SIGKILL)
+        try:
+            last = list(chunks)[-1]
+        except APIError as error:
+            return error.message
+    assert last.usage.completion_tokens == 1900
+    return ""
 
 
 def worker_pid(server: Server, model: str) -> int:
