@@ -13,6 +13,7 @@ import torch
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import EmbedOptions
+from smmf_core.engines.transformers.onednn import pack
 from smmf_core.engines.transformers.place import choose_attention, choose_dtype
 
 
@@ -40,7 +41,10 @@ def load_model(
         attn_implementation=choose_attention(config.optimization.attention),
         **trust,
     )
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    if device.type == "cpu":
+        pack(model)
+    return model
 
 
 def load_tokenizer(folder: Path, options: EmbedOptions) -> Any:

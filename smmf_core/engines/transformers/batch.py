@@ -21,7 +21,7 @@ from smmf_core.engines.transformers.cache import Budget, KvStore, Part
 _CACHE_NAMES = ("past_key_values", "cache_params")
 _STATE_ELSEWHERE = ("recurrent_gemma",)  # in the layers themselves: one text at a time
 _LOOK_AHEAD = 64  # columns whose positions are worked out at once
-_SPARE_COLUMNS = 64  # of a new store: a prompt's store becomes the answer's, which needs some
+_SPARE_COLUMNS = 128  # at most, of a store that becomes an answer's: growing it copies all of it
 
 
 class Group(NamedTuple):
@@ -95,15 +95,17 @@ class Batch:
         windows: list[int | None],
         budget: Budget,
         rows: list[Row],
+        spare: int = 0,
     ) -> None:
-        """Raises MemoryError when the budget does not have the place."""
+        """`spare`: columns for answers, as far as the budget has them. Raises MemoryError when it
+        does not have the place for the rows themselves."""
         self.group = rows[0].group
         self.rows = rows
         self.width = max(len(row.tokens) for row in rows)
         for row in rows:
             row.pad = self.width - len(row.tokens)
         count = len(rows)
-        spare = min(_SPARE_COLUMNS, max(budget.left(count * self.width) // count, 0))
+        spare = min(spare, _SPARE_COLUMNS, max(budget.left(count * self.width) // count, 0))
         self.store = KvStore(windows, budget, count, self.width + spare)
         self.model = model
         self._ids: torch.Tensor | None = None  # the next tokens, while the rows stay the same

@@ -247,7 +247,7 @@ class Loop:
 
     def _begin(self, rows: list[Row]) -> Batch:
         if self._windows:
-            batch = Batch(self._model, self._windows, self.budget, rows)
+            batch = Batch(self._model, self._windows, self.budget, rows, self._spare(rows))
         else:
             batch = LooseBatch(self._model, self.budget, rows)
         try:
@@ -256,6 +256,12 @@ class Loop:
             batch.release()
             raise
         return batch
+
+    def _spare(self, rows: list[Row]) -> int:
+        """Columns for the answers, of rows that will not join others."""
+        others = self._batches.get(rows[0].group)
+        most = max(sequence.max_new_tokens for row in rows for sequence in row.sequences)
+        return 0 if others is not None and others.rows else most
 
     def _has_room(self, rows: list[Row]) -> bool:
         """Whether the budget has these rows' prefill, and their place among the answers."""

@@ -1,0 +1,84 @@
+"""Linear layers of torch as oneDNN computes them on a CPU.
+
+torch hands float32 products to MKL and, in any format, weights as they lie in memory. oneDNN with
+weights in the order that it reads them in takes half the time or less where MKL does not know the
+CPU, for one row as for a thousand (bench/engines). Owns the layers' replacement; must not change
+what a layer is to others: its weight, bias and sizes can be read as before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+_FEW_ROWS = 4
+_SMALL_BYTES = 2 << 20  # a call of oneDNN costs more than so few weights, for few rows
+
+
+class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is not there to be checked
+    """A Linear in whose place oneDNN computes. It becomes one by `pack`, it is not made."""
+
+    _packed: torch.Tensor  # opaque, or the plain one when others use that, too
+    _plain: torch.Tensor | None  # kept where it is sooner done with, or shared
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """A copy where only the packed weights are kept: whoever reads it does so rarely."""
+        return self._packed.to_dense() if self._plain is None else self._plain
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # as torch calls it
+        size = input.numel()
+        if self._plain is not None and size < _FEW_ROWS * self.in_features:
+            return linear(input, self._plain, self.bias)
+        if not size:
+            return input.new_empty((*input.shape[:-1], self.out_features))
+        product: torch.Tensor = _product(input, self._packed, self.bias, "none", [], "")
+        return product
+
+
+def pack(model: torch.nn.Module) -> None:
+    """Have oneDNN compute the plain linear layers of a model that lies on this CPU. Nothing is done
+    where torch comes without it."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    owners = Counter(
+        id(parameter)
+        for module in model.modules()
+        for parameter in module.parameters(recurse=False)
+    )
+    for layer in list(model.modules()):
+        if _is_plain(layer):
+            _pack_layer(layer, is_shared=owners[id(layer.weight)] > 1)
+
+
+def _product(*arguments: Any) -> Any:
+    return torch.ops.mkldnn._linear_pointwise.default(*arguments)
+
+
+def _is_plain(layer: torch.nn.Module) -> bool:
+    """Not a quantised one, one that is moved about by hooks, or one whose format needs a CPU that
+    this is not."""
+    if type(layer) is not torch.nn.Linear or "forward" in vars(layer):
+        return False
+    weight = layer.weight
+    if weight.device.type != "cpu":
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(weight.dtype == torch.float32)
+
+
+def _pack_layer(layer: Any, is_shared: bool) -> None:
+    weight = layer.weight.detach()
+    is_small = weight.nbytes < _SMALL_BYTES
+    packed = weight
+    if not is_shared:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _FEW_ROWS)
+        if not is_small:
+            del layer._parameters["weight"]
+    layer.__class__ = PackedLinear
+    layer._packed = packed
+    layer._plain = weight if is_shared or is_small else None
