@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from bench.serve.contestants import Smmf
 from smmf_core.engines.base import Output, Sequence, StepEngine
-from smmf_core.loadgen.exchange import request_bytes
+from smmf_core.loadgen.exchange import Outcome, request_bytes
 from smmf_core.loadgen.load import Load, Plan
 from smmf_core.messages import Sampling, Submit
 
 COMPLETIONS = "/v1/completions"
 CLIENTS = (1, 8, 32)
+REQUESTS = 16  # of a round, at least: one answer alone says more of the moment than of the server
 _WORDS = "river house music dog king garden story winter market letter bridge candle".split()
 
 
@@ -40,13 +41,14 @@ def served(name: str, toml: str) -> Iterator[Served]:
         server.stop()
 
 
-def prompts(count: int, words: int, seed: int = 0) -> list[str]:
-    """Texts that share no beginning: a prefix cache finds nothing."""
+def prompts(clients: int, words: int, seed: int = 0) -> list[str]:
+    """Texts of one round that share no beginning: a prefix cache finds nothing."""
     draw = random.Random(seed)
+    count = max(clients, REQUESTS)
     return [" ".join([f"{n}", *draw.choices(_WORDS, k=words)]) for n in range(count)]
 
 
-def bodies(url: str, model: str, texts: list[str], max_tokens: list[int]) -> list[bytes]:
+def bodies(url: str, model: str, texts: list[str], max_tokens: int) -> list[bytes]:
     """One streaming greedy completion per text, each exactly as long as told."""
     host = url.removeprefix("http://")
     return [
@@ -54,22 +56,31 @@ def bodies(url: str, model: str, texts: list[str], max_tokens: list[int]) -> lis
             host,
             COMPLETIONS,
             {
-                "model": model, "prompt": text, "max_tokens": most, "temperature": 0,
+                "model": model, "prompt": text, "max_tokens": max_tokens, "temperature": 0,
                 "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True},
             },
         )
-        for text, most in zip(texts, max_tokens, strict=True)
+        for text in texts
     ]  # fmt: skip
 
 
 def generation_rate(url: str, requests: list[bytes], clients: int) -> float:
-    """Tokens per second of a closed loop: each client sends its next request at once.
+    """Tokens per second of streams, as many at once as there are clients, each on a new connection:
+    not every server keeps the one that a stream was on.
 
     Raises RuntimeError when one request fails: a rate of what remains would flatter.
     """
-    plan = Plan(url + COMPLETIONS, b"", True, clients, len(requests), requests=requests)
+    return rate_of_groups(url, requests, clients, is_stream=True)
+
+
+def rate_of_groups(url: str, requests: list[bytes], clients: int, is_stream: bool) -> float:
+    """As `generation_rate`."""
+    outcomes: list[Outcome] = []
     began = time.monotonic()
-    outcomes = Load(plan).run()
+    for first in range(0, len(requests), clients):
+        group = requests[first : first + clients]
+        plan = Plan(url + COMPLETIONS, b"", is_stream, clients, len(group), requests=group)
+        outcomes += Load(plan).run()
     elapsed_s = time.monotonic() - began
     failed = [outcome.error for outcome in outcomes if outcome.error]
     if failed:

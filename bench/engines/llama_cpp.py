@@ -28,6 +28,7 @@ from bench.engines.harness import (
     bodies,
     generation_rate,
     prompts,
+    rate_of_groups,
     served,
     stepped_rate,
 )
@@ -37,7 +38,6 @@ from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Optimization
 from smmf_core.engines.llama_cpp.engine import LlamaCppEngine, create
 from smmf_core.loadgen.exchange import request_bytes
-from smmf_core.loadgen.load import Load, Plan
 from smmf_core.loadgen.local import free_port
 
 TOKENS = 128  # of an answer
@@ -80,8 +80,8 @@ def _compare(path: Path, count: int, figures: dict[str, Any]) -> dict[str, Any]:
         figures["ready_s"] = round(server.ready_s, 2)
         for number in range(ROUNDS):
             texts = prompts(count, WORDS, seed=100 * count + number)
-            ids = [engine.spec.tokenizer.encode(text, True) for text in texts]
-            asked = bodies(server.url, "demo", texts, [TOKENS] * count)
+            ids = [engine.spec.tokenizer.encode(text, True) for text in texts[:count]]
+            asked = bodies(server.url, "demo", texts, TOKENS)
             found = {
                 "bare_loop": bare.rate(ids),
                 "engine": stepped_rate(engine, ids, TOKENS),
@@ -170,7 +170,7 @@ def opponents(path: Path, count: int) -> Iterator[dict[str, Callable[[list[str]]
             cpp_server = _cpp_server(path, count)
             started.append(cpp_server)
             rates["llama_server"] = lambda texts: generation_rate(
-                cpp_server.url, bodies(cpp_server.url, "demo", texts, [TOKENS] * count), count
+                cpp_server.url, bodies(cpp_server.url, "demo", texts, TOKENS), count
             )
         for name, where in (("llama_cpp.server", PYTHON), ("llama-server", SERVER)):
             if not where:
@@ -207,11 +207,7 @@ def _whole(url: str, texts: list[str], clients: int) -> float:
         request_bytes(host, COMPLETIONS, {"prompt": text, "max_tokens": TOKENS, "temperature": 0})
         for text in texts
     ]
-    plan = Plan(url + COMPLETIONS, b"", False, clients, len(requests), requests=requests)
-    began = time.monotonic()
-    outcomes = Load(plan).run()
-    assert not any(outcome.error for outcome in outcomes), outcomes[0].error
-    return sum(outcome.tokens for outcome in outcomes) / (time.monotonic() - began)
+    return rate_of_groups(url, requests, clients, is_stream=False)
 
 
 if __name__ == "__main__":

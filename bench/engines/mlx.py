@@ -46,8 +46,8 @@ def run() -> dict[str, Any]:
             best = {"batch_generate": 0.0, "engine": 0.0, "served": 0.0}
             for number in range(ROUNDS):
                 texts = prompts(count, WORDS, seed=100 * count + number)
-                ids = [tokenizer.encode(text) for text in texts]
-                asked = bodies(server.url, "demo", texts, [TOKENS] * count)
+                ids = [tokenizer.encode(text) for text in texts[:count]]
+                asked = bodies(server.url, "demo", texts, TOKENS)
                 rates = {
                     "batch_generate": _batch_generate(model, tokenizer, ids),
                     "engine": stepped_rate(engine, ids, TOKENS),

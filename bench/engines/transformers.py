@@ -21,14 +21,21 @@ from typing import Any
 import torch
 import transformers
 
-from bench.engines.harness import CLIENTS, COMPLETIONS, bodies, generation_rate, prompts, served
+from bench.engines.harness import (
+    CLIENTS,
+    COMPLETIONS,
+    bodies,
+    generation_rate,
+    prompts,
+    rate_of_groups,
+    served,
+)
 from bench.serve.contestants import Contestant, get
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Optimization
 from smmf_core.engines.base import Sequence
 from smmf_core.engines.transformers.engine import TransformersEngine, create
 from smmf_core.loadgen.exchange import request_bytes
-from smmf_core.loadgen.load import Load, Plan
 from smmf_core.loadgen.local import free_port
 from smmf_core.messages import Sampling, Submit
 
@@ -56,7 +63,7 @@ def run() -> dict[str, Any]:
             best: dict[str, float] = {}
             for number in range(ROUNDS):
                 texts = prompts(count, WORDS, seed=100 * count + number)
-                ids = [encode(text, True) for text in texts]
+                ids = [encode(text, True) for text in texts[:count]]
                 width = min(len(prompt) for prompt in ids)
                 equal = [prompt[:width] for prompt in ids]
                 rates = {
@@ -64,8 +71,8 @@ def run() -> dict[str, Any]:
                     "engine_steps": _stepped(engine, equal, skip_prefill=True),
                     "generate": _generate(model, equal, [TOKENS] * count),
                     "engine": _stepped(engine, equal),
-                    "served": _served(ours.url, texts),
-                    "transformers_serve": _served_by_library(theirs, str(folder), texts),
+                    "served": _served(ours.url, texts, count),
+                    "transformers_serve": _served_by_library(theirs, str(folder), texts, count),
                 }
                 best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
             figures[str(count)] = {
@@ -209,24 +216,17 @@ def _engine(folder: Path) -> TransformersEngine:
     return engine
 
 
-def _served(url: str, texts: list[str]) -> float:
-    return generation_rate(url, bodies(url, "demo", texts, [TOKENS] * len(texts)), len(texts))
+def _served(url: str, texts: list[str], clients: int) -> float:
+    return generation_rate(url, bodies(url, "demo", texts, TOKENS), clients)
 
 
-def _served_by_library(url: str, model: str, texts: list[str]) -> float:
+def _served_by_library(url: str, model: str, texts: list[str], clients: int) -> float:
     """It knows no `ignore_eos`: tokens count as they come. Answers are whole, as its streams do
     not say how many tokens they had."""
     host = url.removeprefix("http://")
     body = {"model": model, "max_tokens": TOKENS, "temperature": 0}
     requests = [request_bytes(host, COMPLETIONS, {**body, "prompt": text}) for text in texts]
-    plan = Plan(url + COMPLETIONS, b"", False, len(texts), len(requests), requests=requests)
-    began = time.perf_counter()
-    outcomes = Load(plan).run()
-    elapsed_s = time.perf_counter() - began
-    failed = [outcome.error for outcome in outcomes if outcome.error]
-    if failed:
-        raise RuntimeError(f"`transformers serve`: {failed[0]}")
-    return sum(outcome.tokens for outcome in outcomes) / elapsed_s
+    return rate_of_groups(url, requests, clients, is_stream=False)
 
 
 def _toml(folder: Path) -> str:

@@ -68,13 +68,11 @@ def run() -> dict[str, Any]:
             best = dict.fromkeys(("generate", "stepped", "served", "api_server"), 0.0)
             for number in range(ROUNDS):
                 texts = prompts(count, WORDS, seed=100 * count + number)
-                ids = [tokenizer.encode(text, True) for text in texts]
-                most = [TOKENS] * count
+                ids = [tokenizer.encode(text, True) for text in texts[:count]]
                 rates = {kind: loop.rate(ids) for kind, loop in loops.items()}
-                rates["served"] = generation_rate(
-                    ours.url, bodies(ours.url, "demo", texts, most), count
-                )
-                rates["api_server"] = generation_rate(url, bodies(url, "demo", texts, most), count)
+                for name, server in (("served", ours.url), ("api_server", url)):
+                    asked = bodies(server, "demo", texts, TOKENS)
+                    rates[name] = generation_rate(server, asked, count)
                 best = {name: max(rate, best[name]) for name, rate in rates.items()}
             figures["requests"][str(count)] = {
                 **{name: round(rate) for name, rate in best.items()},
