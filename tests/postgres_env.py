@@ -15,7 +15,7 @@ from pathlib import Path
 
 import engines_env
 import pytest
-from server import free_port
+from server import fresh_port
 
 USER, PASSWORD = "smmf", "a word of its own"
 START_S = 60.0
@@ -48,7 +48,7 @@ class Postgres:
     def __init__(self) -> None:
         found = programs()
         self.folder = Path(tempfile.mkdtemp(prefix="smmf-postgres-"))
-        self.port = free_port()
+        self.port = fresh_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._as_user = {"user": "nobody", "group": 65534, "extra_groups": []} if _is_root() else {}
         if self._as_user:

@@ -30,6 +30,17 @@ def echo_toml(name: str = "echo", **sections: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_given: set[int] = set()
+
+
+def fresh_port() -> int:
+    """A free port that no other server of this run was given."""
+    while (port := free_port()) in _given:
+        continue
+    _given.add(port)
+    return port
+
+
 class Server:
     """`smmf serve` on `folder`: files in it are the models, `smmf.toml` the server's config."""
 
@@ -37,7 +48,7 @@ class Server:
 
     def __init__(self, folder: Path, *flags: str, run_dir: Path | None = None) -> None:
         self.folder = folder
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port = fresh_port(), fresh_port()
         self.run_root = run_dir or folder / "run"
         self.run_root.mkdir(exist_ok=True)
         self.flags = flags

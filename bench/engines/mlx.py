@@ -11,8 +11,10 @@ from typing import Any
 
 from bench.engines.harness import (
     CLIENTS,
+    ROUNDS,
     bodies,
     generation_rate,
+    keep_best,
     prompts,
     served,
     stepped_rate,
@@ -26,7 +28,6 @@ import mlx_lm  # isort: skip
 
 TOKENS = 128  # of an answer
 WORDS = 16  # of a prompt
-ROUNDS = 3
 
 
 def run() -> dict[str, Any]:
@@ -43,7 +44,7 @@ def run() -> dict[str, Any]:
     with served("mlx", toml) as server:
         figures["ready_s"] = round(server.ready_s, 2)
         for count in CLIENTS:
-            best = {"batch_generate": 0.0, "engine": 0.0, "served": 0.0}
+            best: dict[str, float] = {}
             for number in range(ROUNDS):
                 texts = prompts(count, WORDS, seed=100 * count + number)
                 ids = [tokenizer.encode(text) for text in texts[:count]]
@@ -53,7 +54,7 @@ def run() -> dict[str, Any]:
                     "engine": stepped_rate(engine, ids, TOKENS),
                     "served": generation_rate(server.url, asked, count),
                 }
-                best = {name: max(rate, best[name]) for name, rate in rates.items()}
+                keep_best(best, rates)
             figures["requests"][str(count)] = {
                 **{name: round(rate) for name, rate in best.items()},
                 "engine_ratio": round(best["engine"] / best["batch_generate"], 3),

@@ -24,11 +24,14 @@ import transformers
 from bench.engines.harness import (
     CLIENTS,
     COMPLETIONS,
+    ROUNDS,
     bodies,
     generation_rate,
+    keep_best,
     prompts,
     rate_of_groups,
     served,
+    turns,
 )
 from bench.serve.contestants import Contestant, get
 from smmf_core.config import Model, ModelConfig, bundled
@@ -41,7 +44,6 @@ from smmf_core.messages import Sampling, Submit
 
 TOKENS = 128  # of an answer
 WORDS = 16  # of a prompt
-ROUNDS = 3
 MIXED = 64  # requests of random lengths
 SHORTEST, LONGEST = 16, 512
 ARRIVAL_S = 3.0  # in which they come: faster than they can be served, so that both are busy
@@ -66,15 +68,19 @@ def run() -> dict[str, Any]:
                 ids = [encode(text, True) for text in texts[:count]]
                 width = min(len(prompt) for prompt in ids)
                 equal = [prompt[:width] for prompt in ids]
+                for _ in range(turns(count)):
+                    rates = {
+                        "bare_loop": _bare(model, equal),
+                        "engine_steps": _stepped(engine, equal, skip_prefill=True),
+                        "generate": _generate(model, equal, [TOKENS] * count),
+                        "engine": _stepped(engine, equal),
+                    }
+                    keep_best(best, rates)
                 rates = {
-                    "bare_loop": _bare(model, equal),
-                    "engine_steps": _stepped(engine, equal, skip_prefill=True),
-                    "generate": _generate(model, equal, [TOKENS] * count),
-                    "engine": _stepped(engine, equal),
                     "served": _served(ours.url, texts, count),
                     "transformers_serve": _served_by_library(theirs, str(folder), texts, count),
                 }
-                best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
+                keep_best(best, rates)
             figures[str(count)] = {
                 **{name: round(rate) for name, rate in best.items()},
                 "to_bare_loop": round(best["engine_steps"] / best["bare_loop"], 3),

@@ -18,7 +18,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.engines.harness import CLIENTS, bodies, generation_rate, prompts, served
+from bench.engines.harness import (
+    CLIENTS,
+    ROUNDS,
+    bodies,
+    generation_rate,
+    keep_best,
+    prompts,
+    served,
+    turns,
+)
 from bench.serve.contestants import Contestant, get
 from smmf_core.config import bundled
 from smmf_core.engines.prompt.text import load_tokenizer
@@ -27,7 +36,6 @@ from smmf_core.loadgen.local import free_port
 
 TOKENS = 128  # of an answer
 WORDS = 16  # of a prompt
-ROUNDS = 3
 START_S = 180.0
 OPTIONS = {
     "max_model_len": 512,
@@ -65,15 +73,15 @@ def run() -> dict[str, Any]:
             "requests": {},
         }
         for count in CLIENTS:
-            best = dict.fromkeys(("generate", "stepped", "served", "api_server"), 0.0)
+            best: dict[str, float] = {}
             for number in range(ROUNDS):
                 texts = prompts(count, WORDS, seed=100 * count + number)
                 ids = [tokenizer.encode(text, True) for text in texts[:count]]
-                rates = {kind: loop.rate(ids) for kind, loop in loops.items()}
+                for _ in range(turns(count)):
+                    keep_best(best, {kind: loop.rate(ids) for kind, loop in loops.items()})
                 for name, server in (("served", ours.url), ("api_server", url)):
                     asked = bodies(server, "demo", texts, TOKENS)
-                    rates[name] = generation_rate(server, asked, count)
-                best = {name: max(rate, best[name]) for name, rate in rates.items()}
+                    keep_best(best, {name: generation_rate(server, asked, count)})
             figures["requests"][str(count)] = {
                 **{name: round(rate) for name, rate in best.items()},
                 "engine_ratio": round(best["stepped"] / best["generate"], 3),

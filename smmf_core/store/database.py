@@ -6,6 +6,8 @@ Owns engines and the schema check; must not read or write the registry's rows.
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,9 +112,23 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     """Readers and the writer do not wait for each other; a crash of the machine may cost the last
     changes, never the file."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()
+
+
+def _use_wal(cursor: Any) -> None:
+    """SQLite does not wait for another connection that is doing so at this moment."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > until:
+                raise
+        time.sleep(0.005)
 
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:

@@ -229,6 +229,6 @@ class StoreWriter:
             return False
         finally:
             self._began_at = float("inf")
-        self._written = puts
         self._last_error, self._is_available = scribe.refused, True
+        self._written = puts
         return True

@@ -112,7 +112,7 @@ def test_a_router_under_churn_leaks_nothing(server: Server, tmp_path: Path) -> N
         for _ in range(rounds):
             kind = draw.randrange(6)
             if kind == 0:
-                connection, _ = stream(server, smmf_echo={"tokens": 1000, "step_ms": 1})
+                connection, _ = stream(server, smmf_echo={"tokens": 100_000, "step_ms": 1})
                 reset(connection)
             elif kind == 1:
                 echo = {"tokens": 5, "fail": "error:4"}
@@ -161,12 +161,12 @@ def test_tokens_and_refusals_are_counted(server: Server) -> None:
     generated = 'smmf_generation_tokens_total{model="echo"}'
     refused = 'smmf_requests_total{code="400",model="",route="chat"}'
     before = count(generated), count(refused)
-    connection, got = stream(server, smmf_echo={"tokens": 1000, "step_ms": 5})
+    connection, got = stream(server, smmf_echo={"tokens": 100_000, "step_ms": 5})
     connection.close()
     seen = got.count(b'"delta":{"content":')
     until = time.monotonic() + 20
     while count(generated) < before[0] + seen and time.monotonic() < until:
         time.sleep(0.05)
-    assert before[0] + seen <= count(generated) < before[0] + 1000
+    assert before[0] + seen <= count(generated) < before[0] + 100_000
     assert server.request("POST", "/v1/chat/completions", b"{")[0] == 400
     assert count(refused) == before[1] + 1

@@ -63,14 +63,14 @@ def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
 
 def test_a_request_of_a_worker_that_dies_is_placed_again(server: Server) -> None:
     answers: list[tuple[int, Any]] = []
-    thread = ask(server, 40, answers)  # ten steps
+    thread = ask(server, 160, answers)  # forty steps
     until(lambda: any(row["in_flight"] for row in workers(server)))
     busy = next(row for row in workers(server) if row["in_flight"])
     os.kill(busy["pid"], signal.SIGKILL)
-    thread.join(30)
+    thread.join(60)
     ((status, answer),) = answers
     assert status == 200, answer
-    assert [d["index"] for d in answer["data"]] == list(range(40))
+    assert [d["index"] for d in answer["data"]] == list(range(160))
     metrics = server.metrics()
     assert metrics['smmf_failovers_total{model="near"}'] == 1
     assert metrics['smmf_requests_running{model="near"}'] == 0

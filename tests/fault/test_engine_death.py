@@ -51,7 +51,7 @@ max_concurrency = 4
 max_batch_size = 1
 [engine]
 tokens = 60
-step_ms = 20
+step_ms = 80
 """
 
 
@@ -115,7 +115,7 @@ def test_what_only_waited_in_a_dead_engine_is_placed_again(server: PluggedServer
     threads += [ask(server, "one", answers), ask(server, "two", answers)]
     until(lambda: server.metrics().get('smmf_requests_running{model="dying"}') == 3)
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     status, failed = answers["die"]
     assert status == 500
     assert "told to die" in failed["error"]["message"]

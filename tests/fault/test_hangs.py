@@ -19,7 +19,7 @@ FOUND_S = 40.0  # on a loaded machine; hang_s or heartbeat_s, then 5 s from TERM
 @pytest.fixture
 def server(folder: Path) -> Iterator[Server]:
     (folder / "local-echo.toml").write_text(echo_toml())
-    (folder / "smmf.toml").write_text("[timeouts]\nhang_s = 3\n[health]\nheartbeat_s = 3\n")
+    (folder / "smmf.toml").write_text("[timeouts]\nhang_s = 6\n")
     server = Server(folder).start()
     yield server
     assert server.stop() == 0

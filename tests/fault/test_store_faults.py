@@ -117,7 +117,7 @@ def test_a_file_that_is_deleted_is_made_again(file: Path, url: str) -> None:
     run.writer.save_alias("best", "a")
     run.settle()
     for path in file.parent.iterdir():
-        path.unlink()
+        path.unlink(missing_ok=True)
     run.writer.save_instance(InstanceRecord("a-0", "a", "ready"))
     run.writer.save_event(event(1))
     run.end()
@@ -134,7 +134,7 @@ def test_a_file_that_breaks_while_it_is_used(file: Path, url: str) -> None:
     run.writer.save_model(ModelChange(model_name="a", config=config("a")))
     run.settle()
     for path in file.parent.iterdir():
-        path.unlink()
+        path.unlink(missing_ok=True)
     file.write_bytes(b"\x00not a database" * 1000)
     run.writer.save_event(event(1))
     until(lambda: not run.writer.state.is_available)
@@ -206,7 +206,7 @@ def test_sums_of_a_day_survive_their_file(file: Path, url: str) -> None:
     run.writer.add_usage({TODAY: Usage(requests=7)})
     run.settle()
     for path in file.parent.iterdir():
-        path.unlink()
+        path.unlink(missing_ok=True)
     run.writer.add_usage({TODAY: Usage(requests=1)})
     run.settle()
     (row,) = run.writer.read_usage(Asked())

@@ -91,17 +91,17 @@ def test_what_was_not_sent_waits_for_the_replacement(one: Server) -> None:
     answers: list[tuple[int, bytes]] = []
 
     def ask() -> None:
-        status, _, body = one.chat(smmf_echo={"tokens": 5, "prefill_ms": 1500})
+        status, _, body = one.chat(smmf_echo={"tokens": 5, "prefill_ms": 5000})
         answers.append((status, body))
 
     asking = threading.Thread(target=ask)
     asking.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while one.metrics().get('smmf_requests_running{model="echo"}') != 1:
         assert time.monotonic() < until
         time.sleep(0.02)
     os.kill(one.pid_of("worker"), signal.SIGKILL)
-    asking.join(30)
+    asking.join(60)
     assert [status for status, _ in answers] == [200]
     assert b"the quick brown fox jumps" in answers[0][1]
     assert one.metrics()['smmf_failovers_total{model="echo"}'] == 1

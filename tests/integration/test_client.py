@@ -516,7 +516,7 @@ def test_async_clients_come_back_too(tmp_path: Path, new_loop: NewLoop) -> None:
 def test_what_had_no_answer_yet_is_asked_again(tmp_path: Path) -> None:
     (tmp_path / "local-echo.toml").write_text(echo_toml())
     server = Server(tmp_path).start()
-    late: dict[str, Any] = {"model": "echo", "smmf_echo": {"tokens": 20, "step_ms": 100}}
+    late: dict[str, Any] = {"model": "echo", "smmf_echo": {"tokens": 20, "step_ms": 300}}
     with Client(address(server)) as client, ThreadPoolExecutor(2) as threads:
         expected = client.chat("hi", model="echo", smmf_echo={"tokens": 20}).text
         answer = threads.submit(client.chat, "hi", **late)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import zmq
-from server import Server, echo_toml, free_port
+from server import Server, echo_toml, fresh_port
 
 from smmf_core.client import (
     AsyncClient,
@@ -44,7 +44,7 @@ class TcpServer(Server):
     """`settings`: further lines of [server]."""
 
     def __init__(self, folder: Path, settings: str = "", *flags: str) -> None:
-        self.zmq_port = free_port()
+        self.zmq_port = fresh_port()
         (folder / "local-echo.toml").write_text(echo_toml())
         config = f"[server]\nzmq_port = {self.zmq_port}\n{settings}"
         (folder / "smmf.toml").write_text(config)
@@ -316,7 +316,7 @@ def test_a_port_where_nobody_listens_is_tried_in_intervals() -> None:
 
     class Nowhere:
         def endpoint(self) -> Endpoint:
-            asked.append(Endpoint(f"tcp://127.0.0.1:{free_port()}", bytes.fromhex(OTHER_KEY)))
+            asked.append(Endpoint(f"tcp://127.0.0.1:{fresh_port()}", bytes.fromhex(OTHER_KEY)))
             return asked[-1]
 
     driver = Driver(Nowhere())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server import Server, echo_toml, free_port
+from server import Server, echo_toml, fresh_port
 
 WAIT_S = 60.0
 KEY = "sk-of-the-api-server"
@@ -32,7 +32,7 @@ class Cluster:
         admin = self.server.admin_port
         (folder / "controller.toml").write_text(
             f'[service.model.controller]\nhost = "127.0.0.1"\nport = {admin}\n'
-            f"[service.model.api]\nport = {free_port()}\n"
+            f"[service.model.api]\nport = {fresh_port()}\n"
         )
         (folder / "worker.toml").write_text(
             f'[service.model.worker]\ncontroller_addr = "http://127.0.0.1:{admin}"\n'
@@ -140,7 +140,7 @@ def test_each_may_be_started_again(cluster: Cluster) -> None:
 
 def test_one_file_for_all_three_with_its_keys(folder: Path) -> None:
     """They are the API server's: it brings them, and each role's process sends one."""
-    admin, server = free_port(), Server(folder)
+    admin, server = fresh_port(), Server(folder)
     file = folder / "all.toml"
     file.write_text(
         f'[service.model.controller]\nhost = "0.0.0.0"\nport = {admin}\n'
@@ -187,7 +187,7 @@ API_FOR_ALL = '[service.model.api]\nhost = "0.0.0.0"'
 
 
 def test_a_controller_in_the_background(folder: Path) -> None:
-    admin, port = free_port(), free_port()
+    admin, port = fresh_port(), fresh_port()
     file = folder / "controller.toml"
     file.write_text(
         f"[service.model.controller]\nport = {admin}\n[service.model.api]\nport = {port}"

@@ -124,6 +124,7 @@ def test_a_cancel_is_heard_between_steps(ends: tuple[RouterEnd, WorkerEnd]) -> N
     router.send(embed(1, *["x"] * 1000))
     until(lambda: worker.engine.steps)
     router.send(m.Cancel(1, 0), embed(2, "y"))
+    time.sleep(0.5)  # until they are in the Worker's queue
     worker.engine.free.set()
     router.wait(2, m.FINISH)
     assert len(worker.engine.steps) < 10  # of 126, had it not been heard

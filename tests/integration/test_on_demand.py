@@ -25,9 +25,9 @@ def lazy_toml(name: str, load_s: float, **deployment: Any) -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("demand")
     (folder / "local-quick.toml").write_text(lazy_toml("quick", 0.3))
-    (folder / "local-slow.toml").write_text(lazy_toml("slow", 4.0))
+    (folder / "local-slow.toml").write_text(lazy_toml("slow", 10.0))
     (folder / "local-brief.toml").write_text(lazy_toml("brief", 0.0, keep_alive="1s"))
-    (folder / "smmf.toml").write_text("[timeouts]\nload_wait_s = 1\n")
+    (folder / "smmf.toml").write_text("[timeouts]\nload_wait_s = 3\n")
     started = Server(folder).start()
     yield started
     assert started.stop() == 0

@@ -152,11 +152,11 @@ def test_a_file_that_is_deleted_and_broken_costs_no_request(server: Server, tmp_
     until(file.exists)
     with Clients(server) as clients:
         for path in file.parent.glob("registry.db*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         add(server, "second")
         until(file.exists)
         for path in file.parent.glob("registry.db*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         file.write_bytes(b"rubbish" * 10_000)
         add(server, "third")
         clients.go_on()

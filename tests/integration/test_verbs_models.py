@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "local-two.toml").write_text(
         echo_toml("two", deployment={"replicas": 2}, engine={"tokens": 200, "step_ms": 5})
     )
-    on_demand = {"slow": {"load_s": 1.0}, "slower": {"load_s": 60.0}, "broken": {"fail": "load"}}
+    on_demand = {"slow": {"load_s": 2.0}, "slower": {"load_s": 60.0}, "broken": {"fail": "load"}}
     for name, engine in on_demand.items():
         text = echo_toml(name, deployment={"autostart": False}, engine=engine)
         (folder / f"local-{name}.toml").write_text(text)

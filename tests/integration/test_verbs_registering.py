@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command import read, refused, said, smmf
 from server import Server, echo_toml
+from store_suite import until
 
 
 @pytest.fixture
@@ -138,8 +139,10 @@ def test_an_alias_moves_without_a_failed_request(server: Server, tmp_path: Path)
 
     asking = threading.Thread(target=ask)
     asking.start()
+    until(lambda: 1 in counts or bool(failures))
     assert said(server, "alias", "x", "b") == "x means b\n"
     assert words(server, "x") == 2
+    until(lambda: 2 in counts or bool(failures))
     is_over.set()
     asking.join()
     assert failures == []

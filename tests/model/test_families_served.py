@@ -16,6 +16,7 @@ from legacy_models import LEGACY, write_legacy
 from openai import BadRequestError, OpenAI
 from server import Server
 
+pytestmark = pytest.mark.timeout(400)
 USER = [{"role": "user", "content": "Hi"}]
 
 
@@ -28,7 +29,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     for name, path in (("old", "Baichuan2-7B-Chat"), ("base", "a-base-model")):
         lines = [f'name = "{name}"', 'backend = "transformers"', f'path = "{path}"']
         (folder / f"local-{name}.toml").write_text("\n".join(["[model]", *lines]) + "\n")
-    server = Server(folder).start()
+    server = Server(folder).start(wait=False)
+    server.wait_ready(200)
     with OpenAI(base_url=server.base_url, api_key="unused", max_retries=0) as client:
         yield client
     assert server.stop() == 0

@@ -16,6 +16,7 @@ from server import Server
 
 from smmf_core.config import bundled
 
+pytestmark = pytest.mark.timeout(400)
 BACKENDS = ("reference", "transformers", "mlx")
 
 
@@ -39,7 +40,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
             require(backend)
         text = f'[model]\nname = "{backend}"\nbackend = "{backend}"\npath = "{bundled("demo")}"\n'
         (folder / f"local-{backend}.toml").write_text(text)
-    server = Server(folder).start()
+    server = Server(folder).start(wait=False)
+    server.wait_ready(200)
     with OpenAI(base_url=server.base_url, api_key="unused", max_retries=0) as client:
         yield client
     assert server.stop() == 0

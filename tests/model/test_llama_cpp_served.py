@@ -16,6 +16,7 @@ from server import Server
 from configs.demo.export.to_gguf import export
 from smmf_core.config import bundled, load_models
 
+pytestmark = pytest.mark.timeout(400)
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
@@ -39,7 +40,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     }
     for name, text in files.items():
         (folder / f"local-{name}.toml").write_text(text)
-    server = Server(folder).start()
+    server = Server(folder).start(wait=False)
+    server.wait_ready(200)
     with OpenAI(base_url=server.base_url, api_key="unused", max_retries=0) as client:
         yield client
     assert server.stop() == 0

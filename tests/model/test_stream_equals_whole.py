@@ -37,6 +37,7 @@ SCHEMA = {
 }  # fmt: skip
 FORM = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
 WEATHER, AS_JSON = "What is the weather in Paris?", "Answer as JSON: Ada from Utrecht is 36"
+pytestmark = pytest.mark.timeout(400)
 STORY = "Tell me a story about a fox named Momo."
 THOUGHT = "<think>\nHm, \u4f60\u597d.\n</think>\n\nIt is 3."
 

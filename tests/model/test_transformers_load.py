@@ -331,6 +331,7 @@ def test_quantised_while_loading(tmp_path: Path, bits: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 def test_compiled(tmp_path: Path) -> None:
     """Through the engine: rows and columns of the cache change from step to step."""

@@ -91,10 +91,10 @@ def server(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     write_model(folder, "merged", "reference", make_merged(folder / "model", adapter))
     server = Server(folder)
     server.start(wait=False)
-    server.wait_ready(300)
+    server.wait_ready(600)
     yield server
     assert server.stop() == 0
-    assert not left_behind(server)
+    wait_until(lambda: not left_behind(server))
 
 
 def left_behind(server: Server) -> list[str]:
@@ -168,12 +168,19 @@ def test_streams_side_by_side_are_those_alone(client: OpenAI, model: str) -> Non
 
 @pytest.mark.parametrize("model", ["demo", "apart"])
 def test_a_client_that_leaves_stops_the_work(client: OpenAI, server: Server, model: str) -> None:
-    with ask(
-        client, model, max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
-    ) as answer:
-        next(iter(answer))
-        wait_until(lambda: figure(server, "running", model) == 1)
-    wait_until(lambda: figure(server, "running", model) == 0, 10)
+    more: Any = {"extra_body": {"ignore_eos": True}, "stream": True, "max_tokens": 1900}
+    is_seen = False
+    for _ in range(5):  # on a busy machine it may be over before it is seen to run: then once more
+        with ask(client, model, **more) as answer:
+            next(iter(answer))
+            until = time.monotonic() + 10
+            while not is_seen and time.monotonic() < until:
+                is_seen = figure(server, "running", model) == 1
+                time.sleep(0.02)
+        if is_seen:
+            break
+    assert is_seen
+    wait_until(lambda: figure(server, "running", model) == 0)
 
 
 @pytest.mark.parametrize("model", ["demo", "apart"])
@@ -337,7 +344,7 @@ def test_a_model_that_vllm_does_not_know_says_so(vllm_python: str, folder: Path)
     server = Server(folder)
     server.start(wait=False)
     assert server.process is not None
-    wait_until(lambda: "NoSuchLM" in said(server) or server.process.poll() is not None, 100)
+    wait_until(lambda: "NoSuchLM" in said(server) or server.process.poll() is not None, 300)
     assert "NoSuchLM" in said(server), server.log.read_text()
     assert server.stop() in (0, 1)
 

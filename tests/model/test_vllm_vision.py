@@ -38,7 +38,7 @@ def server(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (folder / "local-blind.toml").write_text(echo_toml("blind"))
     server = Server(folder)
     server.start(wait=False)
-    server.wait_ready(300)
+    server.wait_ready(600)
     yield server
     assert server.stop() == 0
 
