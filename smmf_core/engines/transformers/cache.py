@@ -82,14 +82,15 @@ class ColumnLayer(DynamicLayer):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        span = self.span
-        new_end = span.end + key_states.shape[2]
+        span, keys, values = self.span, self.keys, self.values
+        if span.bottom - span.top < len(keys):
+            keys, values = keys[span.top : span.bottom], values[span.top : span.bottom]
+        count = key_states.shape[2]
+        keys.narrow(2, span.end, count).copy_(key_states)
+        values.narrow(2, span.end, count).copy_(value_states)
         first = span.first + self.get_mask_sizes(0)[1]
-        keys = self.keys[span.top : span.bottom]
-        values = self.values[span.top : span.bottom]
-        keys[:, :, span.end : new_end] = key_states
-        values[:, :, span.end : new_end] = value_states
-        return keys[:, :, first:new_end], values[:, :, first:new_end]
+        seen = span.end + count - first
+        return keys.narrow(2, first, seen), values.narrow(2, first, seen)
 
     def resize(self, rows: int, columns: int) -> None:
         """Columns and rows keep their places."""

@@ -22,6 +22,7 @@ from smmf_core.engines.prompt.text import read_json
 from smmf_core.engines.transformers.config import context_length, in_one_line, model_class
 from smmf_core.engines.transformers.files import stored_tensors, weight_files
 from smmf_core.engines.transformers.memory import check_fits, needed_bytes
+from smmf_core.engines.transformers.norms import fuse_norms
 from smmf_core.engines.transformers.onednn import pack
 from smmf_core.engines.transformers.place import (
     choose_attention,
@@ -83,6 +84,7 @@ def load(
         _compile(model)
     elif device.type == "cpu":
         pack(model)
+        fuse_norms(model)
     embedding = model.get_input_embeddings().weight
     return LoadedModel(
         model=model,

@@ -23,6 +23,7 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is not there
 
     _packed: torch.Tensor  # opaque, or the plain one when others use that, too
     _plain: torch.Tensor | None  # kept where it is sooner done with, or shared
+    _shift: torch.Tensor | None  # the bias: a Module finds its parameters slowly
 
     @property
     def weight(self) -> torch.Tensor:
@@ -32,10 +33,10 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is not there
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # as torch calls it
         size = input.numel()
         if self._plain is not None and size < _FEW_ROWS * self.in_features:
-            return linear(input, self._plain, self.bias)
+            return linear(input, self._plain, self._shift)
         if not size:
             return input.new_empty((*input.shape[:-1], self.out_features))
-        product: torch.Tensor = _product(input, self._packed, self.bias, "none", [], "")
+        product: torch.Tensor = _product(input, self._packed, self._shift, "none", [], "")
         return product
 
 
@@ -81,4 +82,5 @@ def _pack_layer(layer: Any, is_shared: bool) -> None:
             del layer._parameters["weight"]
     layer.__class__ = PackedLinear
     layer._packed = packed
+    layer._shift = None if layer.bias is None else layer.bias.detach()
     layer._plain = weight if is_shared or is_small else None

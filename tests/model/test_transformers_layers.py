@@ -1,4 +1,4 @@
-"""Linear layers that oneDNN computes: what they say is what torch's own say."""
+"""Layers that are computed otherwise than the library does it: they say the same."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from hf_tiny import make_hf_model, open_hf_engine, write_hf_model
 from torch.nn.functional import linear
 
+from smmf_core.engines.transformers.norms import fuse_norms
 from smmf_core.engines.transformers.onednn import PackedLinear, pack
 
 SHAPES = [(1, 64), (3, 64), (40, 64), (2, 5, 64), (2, 3, 4, 64), (64,), (0, 64), (3, 0, 64)]
@@ -79,6 +80,18 @@ def test_other_layers_are_left_alone() -> None:
     for layer in (Own(8, 8), hooked, torch.nn.Linear(8, 8, dtype=torch.float64)):
         assert packed(layer) is layer
         assert not isinstance(layer, PackedLinear)
+
+
+@pytest.mark.parametrize("case", ["llama", "deepseek v3", "gemma2", "qwen3 moe"])
+def test_fused_norms_are_bit_for_bit_the_librarys(case: str) -> None:
+    model, known = make_hf_model(case), make_hf_model(case)
+    fuse_norms(model)
+    norms = [name for name, part in model.named_modules() if type(part).__name__[-4:] == "Norm"]
+    fused = [name for name in norms if "forward" in vars(model.get_submodule(name))]
+    assert fused == ([] if case == "gemma2" else norms)  # Gemma's add one to the weight
+    ids = torch.tensor([[5, 60, 7, 90], [8, 3, 100, 2]])
+    with torch.inference_mode():
+        assert torch.equal(model(input_ids=ids).logits, known(input_ids=ids).logits)
 
 
 @pytest.mark.parametrize("case", ["llama", "deepseek v3", "gemma2"])
