@@ -35,7 +35,8 @@ def test_the_same_products(dtype: torch.dtype, bias: bool, outputs: int) -> None
     plain = torch.nn.Linear(64, outputs, bias=bias, dtype=dtype).requires_grad_(False)
     weight = plain.weight.clone()
     layer = packed(plain)
-    assert isinstance(layer, PackedLinear)
+    is_known = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert isinstance(layer, PackedLinear) == is_known  # this CPU may not have the format
     with torch.inference_mode():
         for shape in SHAPES:
             rows = torch.randn(shape, dtype=dtype)
