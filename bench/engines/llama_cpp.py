@@ -22,19 +22,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from bench.engines.harness import (
-    CLIENTS,
-    COMPLETIONS,
-    ROUNDS,
-    bodies,
-    generation_rate,
-    keep_best,
-    prompts,
-    rate_of_groups,
-    served,
-    stepped_rate,
-    turns,
-)
+from bench.engines import harness
 from bench.serve.contestants import Contestant, get
 from configs.demo.export.to_gguf import export
 from smmf_core.config import Model, ModelConfig, bundled
@@ -58,7 +46,9 @@ def run() -> dict[str, Any]:
         path = export(bundled("demo"), Path(folder) / "demo.gguf", KIND)
         figures: dict[str, Any] = {"llama_cpp_python": llama_cpp.__version__, "tokens": TOKENS}
         figures["weights"] = KIND
-        figures["requests"] = {str(count): _compare(path, count, figures) for count in CLIENTS}
+        figures["requests"] = {
+            str(count): _compare(path, count, figures) for count in harness.CLIENTS
+        }
     return figures
 
 
@@ -78,23 +68,23 @@ def _compare(path: Path, count: int, figures: dict[str, Any]) -> dict[str, Any]:
         f"[engine]\nn_ctx = {CONTEXT}\nn_batch = {BATCH_TOKENS}\n"
     )
     best: dict[str, float] = {}
-    with served("llama", toml) as server, opponents(path, count) as rates:
+    with harness.served("llama", toml) as server, opponents(path, count) as rates:
         figures["ready_s"] = round(server.ready_s, 2)
-        for number in range(ROUNDS):
-            texts = prompts(count, WORDS, seed=100 * count + number)
+        for number in range(harness.ROUNDS):
+            texts = harness.prompts(count, WORDS, seed=100 * count + number)
             ids = [engine.spec.tokenizer.encode(text, True) for text in texts[:count]]
-            asked = bodies(server.url, "demo", texts, TOKENS)
-            for _ in range(turns(count)):
+            asked = harness.bodies(server.url, "demo", texts, TOKENS)
+            for _ in range(harness.turns(count)):
                 found = {
                     "bare_loop": bare.rate(ids),
-                    "engine": stepped_rate(engine, ids, TOKENS),
+                    "engine": harness.stepped_rate(engine, ids, TOKENS),
                 }
-                keep_best(best, found)
+                harness.keep_best(best, found)
             found = {
-                "served": generation_rate(server.url, asked, count),
+                "served": harness.generation_rate(server.url, asked, count),
                 **{name: rate(texts) for name, rate in rates.items()},
             }
-            keep_best(best, found)
+            harness.keep_best(best, found)
     engine.close()
     bare.close()
     ratios = {
@@ -175,8 +165,8 @@ def opponents(path: Path, count: int) -> Iterator[dict[str, Callable[[list[str]]
         if SERVER:
             cpp_server = _cpp_server(path, count)
             started.append(cpp_server)
-            rates["llama_server"] = lambda texts: generation_rate(
-                cpp_server.url, bodies(cpp_server.url, "demo", texts, TOKENS), count
+            rates["llama_server"] = lambda texts: harness.generation_rate(
+                cpp_server.url, harness.bodies(cpp_server.url, "demo", texts, TOKENS), count
             )
         for name, where in (("llama_cpp.server", PYTHON), ("llama-server", SERVER)):
             if not where:
@@ -210,10 +200,12 @@ def _whole(url: str, texts: list[str], clients: int) -> float:
     It knows no `ignore_eos`: tokens count as they come."""
     host = url.removeprefix("http://")
     requests = [
-        request_bytes(host, COMPLETIONS, {"prompt": text, "max_tokens": TOKENS, "temperature": 0})
+        request_bytes(
+            host, harness.COMPLETIONS, {"prompt": text, "max_tokens": TOKENS, "temperature": 0}
+        )
         for text in texts
     ]
-    return rate_of_groups(url, requests, clients, is_stream=False)
+    return harness.rate_of_groups(url, requests, clients, is_stream=False)
 
 
 if __name__ == "__main__":

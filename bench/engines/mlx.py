@@ -9,16 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench.engines.harness import (
-    CLIENTS,
-    ROUNDS,
-    bodies,
-    generation_rate,
-    keep_best,
-    prompts,
-    served,
-    stepped_rate,
-)
+from bench.engines import harness
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.engines.mlx.engine import (  # before mlx_lm: see engines/mlx/first_import.py
     create,
@@ -41,20 +32,20 @@ def run() -> dict[str, Any]:
     toml = f'[model]\nname = "demo"\nbackend = "mlx"\npath = "{folder}"\n'
     toml += "[deployment]\nmax_concurrency = 64\n"
     figures: dict[str, Any] = {"mlx_lm": mlx_lm.__version__, "tokens": TOKENS, "requests": {}}
-    with served("mlx", toml) as server:
+    with harness.served("mlx", toml) as server:
         figures["ready_s"] = round(server.ready_s, 2)
-        for count in CLIENTS:
+        for count in harness.CLIENTS:
             best: dict[str, float] = {}
-            for number in range(ROUNDS):
-                texts = prompts(count, WORDS, seed=100 * count + number)
+            for number in range(harness.ROUNDS):
+                texts = harness.prompts(count, WORDS, seed=100 * count + number)
                 ids = [tokenizer.encode(text) for text in texts[:count]]
-                asked = bodies(server.url, "demo", texts, TOKENS)
+                asked = harness.bodies(server.url, "demo", texts, TOKENS)
                 rates = {
                     "batch_generate": _batch_generate(model, tokenizer, ids),
-                    "engine": stepped_rate(engine, ids, TOKENS),
-                    "served": generation_rate(server.url, asked, count),
+                    "engine": harness.stepped_rate(engine, ids, TOKENS),
+                    "served": harness.generation_rate(server.url, asked, count),
                 }
-                keep_best(best, rates)
+                harness.keep_best(best, rates)
             figures["requests"][str(count)] = {
                 **{name: round(rate) for name, rate in best.items()},
                 "engine_ratio": round(best["engine"] / best["batch_generate"], 3),

@@ -21,18 +21,7 @@ from typing import Any
 import torch
 import transformers
 
-from bench.engines.harness import (
-    CLIENTS,
-    COMPLETIONS,
-    ROUNDS,
-    bodies,
-    generation_rate,
-    keep_best,
-    prompts,
-    rate_of_groups,
-    served,
-    turns,
-)
+from bench.engines import harness
 from bench.serve.contestants import Contestant, get
 from smmf_core.config import Model, ModelConfig, bundled
 from smmf_core.config.schema import Optimization
@@ -59,28 +48,28 @@ def run() -> dict[str, Any]:
     engine = _engine(folder)
     encode = engine.spec.tokenizer.encode
     figures: dict[str, Any] = {"transformers": transformers.__version__, "tokens": TOKENS}
-    with served("transformers", _toml(folder)) as ours, _library_server(folder) as theirs:
+    with harness.served("transformers", _toml(folder)) as ours, _library_server(folder) as theirs:
         figures["ready_s"] = round(ours.ready_s, 2)
-        for count in CLIENTS:
+        for count in harness.CLIENTS:
             best: dict[str, float] = {}
-            for number in range(ROUNDS):
-                texts = prompts(count, WORDS, seed=100 * count + number)
+            for number in range(harness.ROUNDS):
+                texts = harness.prompts(count, WORDS, seed=100 * count + number)
                 ids = [encode(text, True) for text in texts[:count]]
                 width = min(len(prompt) for prompt in ids)
                 equal = [prompt[:width] for prompt in ids]
-                for _ in range(turns(count)):
+                for _ in range(harness.turns(count)):
                     rates = {
                         "bare_loop": _bare(model, equal),
                         "engine_steps": _stepped(engine, equal, skip_prefill=True),
                         "generate": _generate(model, equal, [TOKENS] * count),
                         "engine": _stepped(engine, equal),
                     }
-                    keep_best(best, rates)
+                    harness.keep_best(best, rates)
                 rates = {
                     "served": _served(ours.url, texts, count),
                     "transformers_serve": _served_by_library(theirs, str(folder), texts, count),
                 }
-                keep_best(best, rates)
+                harness.keep_best(best, rates)
             figures[str(count)] = {
                 **{name: round(rate) for name, rate in best.items()},
                 "to_bare_loop": round(best["engine_steps"] / best["bare_loop"], 3),
@@ -223,7 +212,7 @@ def _engine(folder: Path) -> TransformersEngine:
 
 
 def _served(url: str, texts: list[str], clients: int) -> float:
-    return generation_rate(url, bodies(url, "demo", texts, TOKENS), clients)
+    return harness.generation_rate(url, harness.bodies(url, "demo", texts, TOKENS), clients)
 
 
 def _served_by_library(url: str, model: str, texts: list[str], clients: int) -> float:
@@ -231,8 +220,10 @@ def _served_by_library(url: str, model: str, texts: list[str], clients: int) -> 
     not say how many tokens they had."""
     host = url.removeprefix("http://")
     body = {"model": model, "max_tokens": TOKENS, "temperature": 0}
-    requests = [request_bytes(host, COMPLETIONS, {**body, "prompt": text}) for text in texts]
-    return rate_of_groups(url, requests, clients, is_stream=False)
+    requests = [
+        request_bytes(host, harness.COMPLETIONS, {**body, "prompt": text}) for text in texts
+    ]
+    return harness.rate_of_groups(url, requests, clients, is_stream=False)
 
 
 def _toml(folder: Path) -> str:

@@ -18,16 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.engines.harness import (
-    CLIENTS,
-    ROUNDS,
-    bodies,
-    generation_rate,
-    keep_best,
-    prompts,
-    served,
-    turns,
-)
+from bench.engines import harness
 from bench.serve.contestants import Contestant, get
 from smmf_core.config import bundled
 from smmf_core.engines.prompt.text import load_tokenizer
@@ -62,7 +53,7 @@ def run() -> dict[str, Any]:
         loops = {kind: Loop(python, kind, folder) for kind in ("generate", "stepped")}
         for loop in loops.values():
             stack.callback(loop.stop)
-        ours = stack.enter_context(served("vllm", _toml(python, folder)))
+        ours = stack.enter_context(harness.served("vllm", _toml(python, folder)))
         url, start_s = stack.enter_context(_api_server(python, folder))
         figures: dict[str, Any] = {
             "tokens": TOKENS,
@@ -72,16 +63,16 @@ def run() -> dict[str, Any]:
             "generate_load_s": round(loops["generate"].load_s, 2),
             "requests": {},
         }
-        for count in CLIENTS:
+        for count in harness.CLIENTS:
             best: dict[str, float] = {}
-            for number in range(ROUNDS):
-                texts = prompts(count, WORDS, seed=100 * count + number)
+            for number in range(harness.ROUNDS):
+                texts = harness.prompts(count, WORDS, seed=100 * count + number)
                 ids = [tokenizer.encode(text, True) for text in texts[:count]]
-                for _ in range(turns(count)):
-                    keep_best(best, {kind: loop.rate(ids) for kind, loop in loops.items()})
+                for _ in range(harness.turns(count)):
+                    harness.keep_best(best, {kind: loop.rate(ids) for kind, loop in loops.items()})
                 for name, server in (("served", ours.url), ("api_server", url)):
-                    asked = bodies(server, "demo", texts, TOKENS)
-                    keep_best(best, {name: generation_rate(server, asked, count)})
+                    asked = harness.bodies(server, "demo", texts, TOKENS)
+                    harness.keep_best(best, {name: harness.generation_rate(server, asked, count)})
             figures["requests"][str(count)] = {
                 **{name: round(rate) for name, rate in best.items()},
                 "engine_ratio": round(best["stepped"] / best["generate"], 3),
