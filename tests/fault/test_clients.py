@@ -167,6 +167,6 @@ def test_tokens_and_refusals_are_counted(server: Server) -> None:
     until = time.monotonic() + 20
     while count(generated) < before[0] + seen and time.monotonic() < until:
         time.sleep(0.05)
-    assert before[0] + seen <= count(generated) < before[0] + 100_000
+    assert before[0] + seen <= count(generated) < before[0] + 4000  # what 20 s would give
     assert server.request("POST", "/v1/chat/completions", b"{")[0] == 400
     assert count(refused) == before[1] + 1

@@ -14,6 +14,7 @@ from server import Server, echo_toml
 from test_workers import rest, stream, worker_pids
 
 FOUND_S = 40.0  # on a loaded machine; hang_s or heartbeat_s, then 5 s from TERM to KILL
+HEARTBEAT = "[health]\nheartbeat_s = 5\n"
 
 
 @pytest.fixture
@@ -62,6 +63,19 @@ def test_one_that_was_stopped_by_a_signal_does_not_hold_up_its_restart(server: S
     assert replaced(server, former)
     server.wait_ready()
     assert server.chat()[0] == 200
+
+
+def test_one_whose_heartbeat_is_lost_is_replaced(folder: Path) -> None:
+    (folder / "local-echo.toml").write_text(echo_toml())
+    (folder / "smmf.toml").write_text(HEARTBEAT)
+    server = Server(folder).start()
+    former = server.pid_of("worker")
+    os.kill(former, signal.SIGSTOP)
+    assert replaced(server, former)
+    assert told(server, "heartbeat")
+    server.wait_ready()
+    assert server.chat()[0] == 200
+    assert server.stop() == 0
 
 
 def test_a_model_in_back_off_tells_when_it_starts_again(folder: Path) -> None:
