@@ -16,7 +16,7 @@ import pytest
 from lora import make_adapter, make_merged
 from openai import APIError, BadRequestError, NotFoundError, OpenAI
 from server import Server
-from vllm_env import run_cases
+from vllm_env import ROOT, run_cases
 
 from smmf_core.config import bundled
 
@@ -60,6 +60,28 @@ def test_its_failures(vllm_python: str, tmp_path: Path) -> None:
 
 
 # --- behind the server ---
+
+
+THREADS = """
+import os, torch
+from smmf_core.engines.vllm.load import _limit_threads
+for cores, replicas in ((1, 1), (2, 1), (2, 2), (9, 1), (9, 3)):
+    os.environ.pop("OMP_NUM_THREADS", None)
+    os.sched_getaffinity = lambda process, cores=cores: set(range(cores))
+    _limit_threads(replicas)
+    print(os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
+os.environ["OMP_NUM_THREADS"] = "5"
+_limit_threads(1)
+print(os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
+"""
+
+
+def test_threads_leave_a_core_to_others(vllm_python: str) -> None:
+    """Unless the user says how many."""
+    done = subprocess.run(
+        [vllm_python, "-c", THREADS], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["1", "1"] * 3 + ["8", "8", "2", "2", "5", "2"], done.stderr
 
 
 def write_model(folder: Path, name: str, backend: str, path: Path, rest: str = "") -> None:

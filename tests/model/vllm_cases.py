@@ -257,3 +257,27 @@ def test_a_bad_adapter_leaves_the_former_set(worker: Worker, adapter: Path, tmp_
 def test_nothing_is_left_behind(engine: StepEngine) -> None:
     assert engine.ready_at(0.0) == math.inf
     assert engine.metrics()["running"] == engine.metrics()["waiting"] == 0
+
+
+def test_norms_and_activations_are_single_kernels(engine: StepEngine) -> None:
+    """They compute what vLLM's chains of operations do; rows that lie apart go to the chains."""
+    import torch
+    from torch.testing import assert_close
+    from vllm.ir import ops
+
+    rows, more, weight = torch.randn(5, 64), torch.randn(5, 64), torch.rand(64)
+    assert ops.rms_norm.dispatch(rows, weight, 1e-5).provider == "smmf_c"
+    assert ops.fused_add_rms_norm.dispatch(rows, more, weight, 1e-5).provider == "smmf_c"
+    for apart in (torch.randn(64, 5).t(), rows[:, ::2]):
+        assert ops.rms_norm.dispatch(apart, weight, 1e-5).provider == "native"
+        assert ops.fused_add_rms_norm.dispatch(rows, apart, weight, 1e-5).provider == "native"
+    known = ops.rms_norm.impls["native"].impl_fn(rows, weight, 1e-5)
+    assert_close(ops.rms_norm(rows, weight, 1e-5), known)
+    sums = ops.fused_add_rms_norm.impls["native"].impl_fn(rows, more, weight, 1e-5)
+    assert_close(ops.fused_add_rms_norm(rows.clone(), more.clone(), weight, 1e-5), sums)
+    runner = engine._core.model_executor.driver_worker.model_runner  # type: ignore[attr-defined]
+    layers = [layer for layer in runner.model.modules() if "SiluAndMul" in type(layer).__name__]
+    assert layers
+    for layer in layers:
+        assert_close(layer(rows), layer.forward_native(rows))
+        assert layer.forward_cpu.__module__ == "smmf_core.engines.vllm.kernels"

@@ -5,9 +5,11 @@ Owns the EngineSpec of a vLLM model; must not run requests.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 import vllm
 from vllm.platforms import current_platform
 
@@ -26,6 +28,7 @@ from smmf_core.engines.vllm.args import (
     model_folder,
 )
 from smmf_core.engines.vllm.form import check_form
+from smmf_core.engines.vllm.kernels import prefer_c_kernels
 from smmf_core.engines.vllm.vision import cache_arguments, open_vision
 from smmf_core.errors import ApiError
 from smmf_core.messages import Submit
@@ -38,8 +41,21 @@ def configure(config: ModelConfig, is_async: bool) -> Any:
     check_version(vllm.__version__)
     check_device(config.deployment.device, current_platform.device_type)
     is_cpu = current_platform.is_cpu()
+    if is_cpu:
+        _limit_threads(config.deployment.replicas)
     arguments = {**engine_arguments(config, is_cpu, free_bytes()), **cache_arguments()}
+    if is_cpu and arguments["enforce_eager"] and not is_async:  # else compiled, or elsewhere
+        arguments = {**prefer_c_kernels(), **arguments}
     return make_config(arguments, is_async)
+
+
+def _limit_threads(replicas: int) -> None:
+    """To this replica's part of the cores but one, as vLLM does where it binds threads to cores:
+    threads that wait for each other are slow when a Router takes the core of one of them."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        threads = max((len(os.sched_getaffinity(0)) - 1) // replicas, 1)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes that vLLM starts
+        torch.set_num_threads(threads)
 
 
 def check_memory(vllm_config: Any) -> None:
