@@ -60,9 +60,16 @@ _LONG_ROPE = {
     "factor": 8.0,
     "original_max_position_embeddings": 64,
 }
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", _SIZES),
+    "llama yarn": ("Llama", {**_SIZES, "rope_parameters": _YARN, "attention_bias": True}),
     "llama eager": ("Llama", {**_SIZES, "attn_implementation": "eager"}),
     "gpt2": (
         "GPT2",
@@ -76,10 +83,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mistral": ("Mistral", {**_SIZES, "sliding_window": 12}),
+    "qwen2": ("Qwen2", {**_SIZES, "tie_word_embeddings": True}),
     "qwen2 half sliding": (
         "Qwen2",
         {**_SIZES, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
     ),
+    "qwen3": ("Qwen3", {**_SIZES, "head_dim": 16}),
     "gemma2": (
         "Gemma2",
         {**_SIZES, "head_dim": 8, "sliding_window": 11, "query_pre_attn_scalar": 8},

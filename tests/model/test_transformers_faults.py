@@ -53,7 +53,7 @@ def plain(number: int, prompt: list[int], tokens: int = TOKENS) -> Any:
 
 
 def network(engine: TransformersEngine) -> Any:
-    return engine._loop._model._model
+    return engine._loop._model.source
 
 
 def break_passes(engine: TransformersEngine, check: Callable[[torch.Tensor], None]) -> None:
@@ -63,6 +63,16 @@ def break_passes(engine: TransformersEngine, check: Callable[[torch.Tensor], Non
         check(kwargs["input_ids"])
 
     network(engine).register_forward_pre_hook(before, with_kwargs=True)
+    model = engine._loop._model
+    short = model.step  # the way that answers take, of some architectures
+
+    def step(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        assert short is not None
+        check(ids)
+        return short(ids, *rest)
+
+    if short is not None:
+        model.step = step  # type: ignore[assignment]
 
 
 def run_all(engine: TransformersEngine, *more: list[int], steps: int = 1) -> Run:

@@ -11,11 +11,24 @@ import pytest
 engines_env.require("transformers")
 
 import torch
-from hf_tiny import make_hf_model, open_hf_engine, write_hf_model
+from hf_tiny import (
+    CASES,
+    STATE_IN_LAYERS,
+    make_hf_model,
+    open_hf_engine,
+    prompts,
+    write_hf_model,
+)
 from torch.nn.functional import linear
+from transformers.models.llama.modeling_llama import LlamaAttention
 
+from smmf_core.engines.transformers import joint as joint_module
+from smmf_core.engines.transformers import lean
+from smmf_core.engines.transformers.batch import Batch, Group, Row
+from smmf_core.engines.transformers.cache import Budget, windows_of
+from smmf_core.engines.transformers.joint import JointPart, join
 from smmf_core.engines.transformers.norms import fuse_norms
-from smmf_core.engines.transformers.onednn import PackedLinear, pack
+from smmf_core.engines.transformers.onednn import PackedLinear, pack_layers
 
 SHAPES = [(1, 64), (3, 64), (40, 64), (2, 5, 64), (2, 3, 4, 64), (64,), (0, 64), (3, 0, 64)]
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
@@ -23,7 +36,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 def packed(layer: torch.nn.Module) -> Any:
     holder = torch.nn.ModuleList([layer])
-    pack(holder)
+    pack_layers(holder)
     return holder[0]
 
 
@@ -50,26 +63,28 @@ def test_the_same_products(dtype: torch.dtype, bias: bool, outputs: int) -> None
         )
 
 
-def test_weights_are_read_as_before_and_large_ones_are_held_once() -> None:
-    for outputs, copies in ((8, 1), (20_000, 0)):
-        plain = torch.nn.Linear(64, outputs).requires_grad_(False)
-        weight = plain.weight.clone()
-        layer = packed(plain)
-        assert torch.equal(layer.weight, weight)
-        assert layer.weight.dtype == torch.float32
-        assert sum(name == "weight" for name, _ in layer.named_parameters()) == copies
+def test_weights_are_read_as_before_and_held_once() -> None:
+    plain = torch.nn.Linear(64, 200).requires_grad_(False)
+    weight = plain.weight.clone()
+    layer = packed(plain)
+    assert torch.equal(layer.weight, weight)
+    assert layer.weight.dtype == torch.float32
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
 
 
-def test_what_others_use_too_stays_one_tensor(tmp_path: Path) -> None:
-    tied = torch.nn.ModuleDict({"embed": torch.nn.Embedding(90_000, 8)})
-    tied["head"] = torch.nn.Linear(8, 90_000, bias=False)
+@pytest.mark.parametrize("rows", [90_000, 600_000])  # the last is not packed beside it
+def test_what_others_use_too_stays_one_tensor(rows: int) -> None:
+    tied = torch.nn.ModuleDict({"embed": torch.nn.Embedding(rows, 8)})
+    tied["head"] = torch.nn.Linear(8, rows, bias=False)
     tied["head"].weight = tied["embed"].weight
-    pack(tied)
+    pack_layers(tied)
     assert isinstance(tied["head"], PackedLinear)
     assert tied["head"].weight.data_ptr() == tied["embed"].weight.data_ptr()
-    rows = torch.randn(6, 8)
-    with torch.inference_mode():
-        torch.testing.assert_close(tied["head"](rows), linear(rows, tied["embed"].weight))
+    assert (tied["head"]._packed is tied["head"]._plain) == (rows == 600_000)
+    for count in (1, 6):
+        asked = torch.randn(count, 8)
+        with torch.inference_mode():
+            torch.testing.assert_close(tied["head"](asked), linear(asked, tied["embed"].weight))
 
 
 def test_other_layers_are_left_alone() -> None:
@@ -81,6 +96,122 @@ def test_other_layers_are_left_alone() -> None:
     for layer in (Own(8, 8), hooked, torch.nn.Linear(8, 8, dtype=torch.float64)):
         assert packed(layer) is layer
         assert not isinstance(layer, PackedLinear)
+
+
+def projections(bias: bool = False, **others: torch.nn.Module) -> Any:
+    torch.manual_seed(4)
+    sizes = {"q_proj": 24, "k_proj": 8, "v_proj": 10}
+    layers = {name: torch.nn.Linear(16, size, bias=bias) for name, size in sizes.items()}
+    return torch.nn.ModuleDict({**layers, **others}).requires_grad_(False)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_that_read_the_same_rows_are_one(bias: bool) -> None:
+    """Each still says what it said, in any order and for rows of its own."""
+    known, joined = projections(bias), projections(bias)
+    join(joined)
+    joint = joined["q_proj"].joint
+    assert all(isinstance(layer, JointPart) for layer in joined.values())
+    assert all(layer.joint is joint for layer in joined.values())
+    with torch.inference_mode():
+        for shape in SHAPES:
+            rows, others = torch.randn(*shape[:-1], 16), torch.randn(*shape[:-1], 16)
+            asked = [("q_proj", rows), ("k_proj", rows), ("v_proj", rows), ("k_proj", others)]
+            for name, given in [*asked, ("q_proj", others), ("v_proj", rows)]:
+                torch.testing.assert_close(joined[name](given), known[name](given))
+            assert joint._input is None  # no rows of a former pass are held
+    for name, layer in joined.items():
+        assert torch.equal(layer.weight, known[name].weight)
+        assert layer.weight.shape == (layer.out_features, layer.in_features)
+    names = [name for name, _ in joined.named_parameters()]
+    assert names == [f"{name}.bias" for name in joined if bias]
+
+
+def test_layers_that_differ_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = projections()
+    shared["other"] = torch.nn.Linear(16, 8, bias=False)
+    shared["other"].weight = shared["k_proj"].weight
+    uneven = [
+        projections(k_proj=torch.nn.Linear(16, 8, bias=True)),
+        projections(k_proj=torch.nn.Linear(12, 8, bias=False)),
+        projections(k_proj=torch.nn.Linear(16, 8, bias=False, dtype=torch.float64)),
+        projections(k_proj=torch.nn.Identity()),
+        shared,
+    ]
+    for model in uneven:
+        join(model)
+    monkeypatch.setattr(joint_module, "_MOST_BYTES", 42 * 16 * 4 - 1)
+    heavy = projections()
+    join(heavy)
+    for model in [*uneven, heavy]:
+        assert not any(isinstance(layer, JointPart) for layer in model.values())
+    monkeypatch.setattr(joint_module, "_MOST_BYTES", 42 * 16 * 4)
+    join(heavy)
+    assert isinstance(heavy["q_proj"], JointPart)
+
+
+LEAN = ("llama", "llama yarn", "mistral", "mixtral", "qwen2", "qwen3", "qwen3 moe")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != STATE_IN_LAYERS])
+def test_which_architectures_take_the_short_step(case: str, tmp_path: Path) -> None:
+    attention = "eager" if case == "llama eager" else ""
+    engine = open_hf_engine(write_hf_model(tmp_path, make_hf_model(case)), attention)
+    assert (engine._loop._model.step is not None) == (case in LEAN)
+    engine.close()
+
+
+@pytest.mark.parametrize("case", LEAN)
+def test_the_short_step_says_what_the_library_says(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits and cells of the cache: of one row, of rows of unequal length, of some of them, and of
+    texts that become longer than the rotations that were worked out first."""
+    monkeypatch.setattr(lean, "_FIRST_TABLE", 8)
+    engine = open_hf_engine(write_hf_model(tmp_path, make_hf_model(case)))
+    model, windows = engine._loop._model, windows_of(engine._loop._model.config)
+    assert windows is not None
+    short = model.step
+    with torch.inference_mode():
+        for lengths in ((9,), (30, 4, 17), (6, 6)):
+            rows = [Row([], prompt, Group()) for prompt in prompts(*lengths)]
+            batch = Batch(model, windows, Budget(0), rows)
+            batch.forward(0, len(rows), batch.width, 1)
+            batch.advance(batch.width)
+            for column in range(20):
+                for row in rows:
+                    row.tokens.append(5 + column)
+                spans = [(0, len(rows))] if column % 3 else [(n, n + 1) for n in range(len(rows))]
+                said: list[list[torch.Tensor]] = []
+                for step in (None, short):
+                    model.step = step
+                    batch.store.fit(len(rows), 0, 1)
+                    logits = [batch.forward(top, bottom, 1, 1) for top, bottom in spans]
+                    cells = [t.clone() for x in batch.store.layers for t in (x.keys, x.values)]
+                    said.append([torch.cat(logits), *cells])
+                for known, found in zip(*said, strict=True):
+                    torch.testing.assert_close(found, known, atol=1e-3, rtol=1e-4)
+                batch.advance(1)
+            batch.release()
+    assert len(short._rotations._cos) > 30  # type: ignore[union-attr]
+    engine.close()
+
+
+def test_a_layer_that_computes_something_else_is_left_to_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a later version of the library may."""
+    own = LlamaAttention.forward
+
+    def scaled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found, weights = own(self, *args, **kwargs)
+        return found * 1.1, weights
+
+    folder = write_hf_model(tmp_path, make_hf_model("llama"))
+    monkeypatch.setattr(LlamaAttention, "forward", scaled)
+    engine = open_hf_engine(folder)
+    assert engine._loop._model.step is None
+    engine.close()
 
 
 @pytest.mark.parametrize("case", ["llama", "deepseek v3", "gemma2", "qwen3 moe"])
@@ -99,9 +230,9 @@ def test_fused_norms_are_bit_for_bit_the_librarys(case: str) -> None:
 def test_an_engine_packs_what_it_loads(tmp_path: Path, case: str) -> None:
     model = make_hf_model(case)
     engine = open_hf_engine(write_hf_model(tmp_path, model))
-    own: Any = engine._loop._model._model
-    assert any(isinstance(module, PackedLinear) for module in own.modules())
-    assert not any(type(module) is torch.nn.Linear for module in own.modules())
+    own: Any = engine._loop._model.source
+    layers = [layer for layer in own.modules() if isinstance(layer, torch.nn.Linear)]
+    assert {type(layer) for layer in layers} == {JointPart, PackedLinear}
     ids = torch.tensor([[5, 60, 7, 90], [8, 3, 100, 2]])
     with torch.inference_mode():
         known = model(input_ids=ids).logits

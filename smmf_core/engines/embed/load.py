@@ -13,7 +13,8 @@ import torch
 
 from smmf_core.config import ModelConfig
 from smmf_core.config.engine_options import EmbedOptions
-from smmf_core.engines.transformers.onednn import pack
+from smmf_core.engines.transformers.joint import join
+from smmf_core.engines.transformers.onednn import pack_layers
 from smmf_core.engines.transformers.place import choose_attention, choose_dtype
 
 
@@ -43,7 +44,8 @@ def load_model(
     )
     model = model.to(device).eval()
     if device.type == "cpu":
-        pack(model)
+        join(model)
+        pack_layers(model)
     return model
 
 

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache
 
 from smmf_core.engines.base import Logprobs, Sequence
 from smmf_core.engines.transformers.cache import Budget, KvStore, Part
+from smmf_core.engines.transformers.lean import LeanStep
 
 _CACHE_NAMES = ("past_key_values", "cache_params")
 _STATE_ELSEWHERE = ("recurrent_gemma",)  # in the layers themselves: one text at a time
@@ -58,7 +59,8 @@ class Model:
         self.config = model.config
         self.select = select  # the adapter that the next pass runs with
         self.decode_mask: Callable[[torch.Tensor], torch.Tensor] = lambda mask: mask
-        self._model = model
+        self.step: LeanStep | None = None  # in place of a pass of one column
+        self.source = model
         self._cache_name = next((name for name in _CACHE_NAMES if name in names), "")
         self._takes_positions = "position_ids" in names
         self._takes_keep = "logits_to_keep" in names
@@ -80,7 +82,7 @@ class Model:
             names["position_ids"] = positions
         if self._takes_keep:
             names["logits_to_keep"] = keep
-        output = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **names)
+        output = self.source(input_ids=ids, attention_mask=mask, use_cache=True, **names)
         logits: torch.Tensor = output.logits
         return logits if self._takes_keep else logits[:, -keep:]
 
@@ -149,6 +151,8 @@ class Batch:
             mask = None if mask is None else mask[part]
         span.top, span.bottom = top, bottom
         try:
+            if columns == 1 and self.model.step and not self.group.adapter:
+                return self.model.step(ids, positions, mask, self.store)
             self.model.select(self.group.adapter)
             return self.model.forward(ids, positions, mask, self.store, keep)
         finally:

@@ -21,9 +21,10 @@ from smmf_core.engines.host_memory import is_out_of_memory
 from smmf_core.engines.prompt.text import read_json
 from smmf_core.engines.transformers.config import context_length, in_one_line, model_class
 from smmf_core.engines.transformers.files import stored_tensors, weight_files
+from smmf_core.engines.transformers.joint import join
 from smmf_core.engines.transformers.memory import check_fits, needed_bytes
 from smmf_core.engines.transformers.norms import fuse_norms
-from smmf_core.engines.transformers.onednn import pack
+from smmf_core.engines.transformers.onednn import pack_layers
 from smmf_core.engines.transformers.place import (
     choose_attention,
     choose_device,
@@ -83,7 +84,8 @@ def load(
     if options.compile:
         _compile(model)
     elif device.type == "cpu":
-        pack(model)
+        join(model)
+        pack_layers(model)
         fuse_norms(model)
     embedding = model.get_input_embeddings().weight
     return LoadedModel(

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import rms_norm
 
 _EPSILONS = ("variance_epsilon", "eps")
 _TRIAL_ROWS = 4
@@ -34,7 +33,7 @@ def _fused(layer: Any) -> Any:
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
     shape = tuple(weight.shape)
-    fused = partial(rms_norm, normalized_shape=shape, weight=weight.detach(), eps=epsilon)
+    fused = partial(torch.rms_norm, normalized_shape=shape, weight=weight.detach(), eps=epsilon)
     trial = torch.linspace(-2.0, 3.0, _TRIAL_ROWS * weight.numel()).reshape(_TRIAL_ROWS, *shape)
     with torch.inference_mode():
         return fused if torch.equal(layer(trial), fused(trial)) else None

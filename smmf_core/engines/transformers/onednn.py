@@ -12,56 +12,70 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 _FEW_ROWS = 4
-_SMALL_BYTES = 2 << 20  # a call of oneDNN costs more than so few weights, for few rows
+_ROWS_STEP = 16  # oneDNN compiles anew, for half a millisecond, for each number of rows
+_COPIED_BYTES = 16 << 20  # at most, of weights that others use in their own order, too
 
 
 class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is not there to be checked
     """A Linear in whose place oneDNN computes. It becomes one by `pack`, it is not made."""
 
-    _packed: torch.Tensor  # opaque, or the plain one when others use that, too
-    _plain: torch.Tensor | None  # kept where it is sooner done with, or shared
+    _packed: torch.Tensor  # opaque, or the plain one when that is large and others use it, too
+    _plain: torch.Tensor | None  # of a layer whose weights others use, too
     _shift: torch.Tensor | None  # the bias: a Module finds its parameters slowly
 
     @property
     def weight(self) -> torch.Tensor:
-        """A copy where only the packed weights are kept: whoever reads it does so rarely."""
+        """A copy, unless others use it, too: whoever reads it does so rarely."""
         return self._packed.to_dense() if self._plain is None else self._plain
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # as torch calls it
         size = input.numel()
-        if self._plain is not None and size < _FEW_ROWS * self.in_features:
+        if self._packed is self._plain and size < _FEW_ROWS * self.in_features:
             return linear(input, self._plain, self._shift)
         if not size:
             return input.new_empty((*input.shape[:-1], self.out_features))
-        product: torch.Tensor = _product(input, self._packed, self._shift, "none", [], "")
+        count = size // self.in_features
+        surplus = -count % _ROWS_STEP if count > _ROWS_STEP else 0
+        if not surplus:
+            return self._multiply(input)
+        rows = pad(input.reshape(count, self.in_features), (0, 0, 0, surplus))
+        return self._multiply(rows)[:count].view(*input.shape[:-1], self.out_features)
+
+    def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = _product(rows, self._packed, self._shift, "none", [], "")
         return product
 
 
-def pack(model: torch.nn.Module) -> None:
+def pack_layers(model: torch.nn.Module) -> None:
     """Have oneDNN compute the plain linear layers of a model that lies on this CPU. Nothing is done
     where torch comes without it."""
-    if not torch.backends.mkldnn.is_available():
-        return
-    owners = Counter(
+    owners = owners_of(model)
+    for layer in list(model.modules()):
+        if is_plain(layer):
+            pack_layer(layer, is_shared=owners[id(layer.weight)] > 1)
+
+
+def owners_of(model: torch.nn.Module) -> Counter[int]:
+    """By a parameter's id: how many layers have it."""
+    return Counter(
         id(parameter)
         for module in model.modules()
         for parameter in module.parameters(recurse=False)
     )
-    for layer in list(model.modules()):
-        if _is_plain(layer):
-            _pack_layer(layer, is_shared=owners[id(layer.weight)] > 1)
 
 
 def _product(*arguments: Any) -> Any:
     return torch.ops.mkldnn._linear_pointwise.default(*arguments)
 
 
-def _is_plain(layer: torch.nn.Module) -> bool:
-    """Not a quantised one, one that is moved about by hooks, or one whose format needs a CPU that
-    this is not."""
+def is_plain(layer: Any) -> bool:
+    """Not a quantised one, one that is moved about by hooks, or one whose format needs a CPU, or a
+    torch, that this is not."""
+    if not torch.backends.mkldnn.is_available():
+        return False
     if type(layer) is not torch.nn.Linear or "forward" in vars(layer):
         return False
     weight = layer.weight
@@ -72,15 +86,15 @@ def _is_plain(layer: torch.nn.Module) -> bool:
     return bool(weight.dtype == torch.float32)
 
 
-def _pack_layer(layer: Any, is_shared: bool) -> None:
+def pack_layer(layer: Any, is_shared: bool = False) -> None:
+    """`is_shared`: the weights stay where they are; small ones there, too."""
     weight = layer.weight.detach()
-    is_small = weight.nbytes < _SMALL_BYTES
     packed = weight
-    if not is_shared:
+    if not is_shared or weight.nbytes <= _COPIED_BYTES:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _FEW_ROWS)
-        if not is_small:
-            del layer._parameters["weight"]
+    if not is_shared:
+        del layer._parameters["weight"]
     layer.__class__ = PackedLinear
     layer._packed = packed
     layer._shift = None if layer.bias is None else layer.bias.detach()
-    layer._plain = weight if is_shared or is_small else None
+    layer._plain = weight if is_shared else None
