@@ -122,6 +122,29 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_experts_per_tok": 2,
         },
     ),
+    "qwen3 moe in a window": (  # that the cache is not told of
+        "Qwen3Moe",
+        {
+            **_SIZES,
+            "head_dim": 8,
+            "moe_intermediate_size": 32,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
+    "qwen2 moe": (
+        "Qwen2Moe",
+        {
+            **_SIZES,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 48,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
     "deepseek v2": ("DeepseekV2", {**_SIZES, **_DEEPSEEK}),
     "deepseek v3": ("DeepseekV3", {**_SIZES, **_DEEPSEEK}),
     "llama4 in chunks": (

@@ -11,14 +11,17 @@ import pytest
 engines_env.require("transformers")
 
 import torch
+from driver import Run, make_sequence
 from hf_tiny import (
     CASES,
     STATE_IN_LAYERS,
+    greedy,
     make_hf_model,
     open_hf_engine,
     prompts,
     write_hf_model,
 )
+from peft import LoraConfig, get_peft_model
 from torch.nn.functional import linear
 from transformers.models.llama.modeling_llama import LlamaAttention
 
@@ -63,16 +66,17 @@ def test_the_same_products(dtype: torch.dtype, bias: bool, outputs: int) -> None
         )
 
 
-def test_weights_are_read_as_before_and_held_once() -> None:
-    plain = torch.nn.Linear(64, 200).requires_grad_(False)
-    weight = plain.weight.clone()
-    layer = packed(plain)
-    assert torch.equal(layer.weight, weight)
-    assert layer.weight.dtype == torch.float32
-    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+def test_weights_are_read_as_before_and_large_ones_are_held_once() -> None:
+    for outputs, copies in ((8, 1), (20_000, 0)):
+        plain = torch.nn.Linear(64, outputs).requires_grad_(False)
+        weight = plain.weight.clone()
+        layer = packed(plain)
+        assert torch.equal(layer.weight, weight)
+        assert layer.weight.dtype == torch.float32
+        assert sum(name == "weight" for name, _ in layer.named_parameters()) == copies
 
 
-@pytest.mark.parametrize("rows", [90_000, 600_000])  # the last is not packed beside it
+@pytest.mark.parametrize("rows", [90_000, 200_000])  # the last is not packed beside it
 def test_what_others_use_too_stays_one_tensor(rows: int) -> None:
     tied = torch.nn.ModuleDict({"embed": torch.nn.Embedding(rows, 8)})
     tied["head"] = torch.nn.Linear(8, rows, bias=False)
@@ -80,7 +84,7 @@ def test_what_others_use_too_stays_one_tensor(rows: int) -> None:
     pack_layers(tied)
     assert isinstance(tied["head"], PackedLinear)
     assert tied["head"].weight.data_ptr() == tied["embed"].weight.data_ptr()
-    assert (tied["head"]._packed is tied["head"]._plain) == (rows == 600_000)
+    assert (tied["head"]._packed is tied["head"]._plain) == (rows == 200_000)
     for count in (1, 6):
         asked = torch.randn(count, 8)
         with torch.inference_mode():
@@ -98,11 +102,17 @@ def test_other_layers_are_left_alone() -> None:
         assert not isinstance(layer, PackedLinear)
 
 
+class Projections(torch.nn.ModuleDict):
+    """Layers of a model of the library."""
+
+    __module__ = "transformers.models.own"
+
+
 def projections(bias: bool = False, **others: torch.nn.Module) -> Any:
     torch.manual_seed(4)
     sizes = {"q_proj": 24, "k_proj": 8, "v_proj": 10}
     layers = {name: torch.nn.Linear(16, size, bias=bias) for name, size in sizes.items()}
-    return torch.nn.ModuleDict({**layers, **others}).requires_grad_(False)
+    return Projections({**layers, **others}).requires_grad_(False)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -116,10 +126,13 @@ def test_layers_that_read_the_same_rows_are_one(bias: bool) -> None:
     with torch.inference_mode():
         for shape in SHAPES:
             rows, others = torch.randn(*shape[:-1], 16), torch.randn(*shape[:-1], 16)
-            asked = [("q_proj", rows), ("k_proj", rows), ("v_proj", rows), ("k_proj", others)]
-            for name, given in [*asked, ("q_proj", others), ("v_proj", rows)]:
+            asked = [("v_proj", others), ("q_proj", rows), ("k_proj", rows), ("k_proj", others)]
+            for name, given in [*asked, *[(name, rows) for name in ("v_proj", "k_proj", "q_proj")]]:
                 torch.testing.assert_close(joined[name](given), known[name](given))
             assert joint._input is None  # no rows of a former pass are held
+            for _ in range(2):  # as one who keeps a place for rows changes what is there
+                torch.testing.assert_close(joined["k_proj"](rows), known["k_proj"](rows))
+                rows.add_(1.0)
     for name, layer in joined.items():
         assert torch.equal(layer.weight, known[name].weight)
         assert layer.weight.shape == (layer.out_features, layer.in_features)
@@ -140,6 +153,8 @@ def test_layers_that_differ_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     for model in uneven:
         join(model)
+    uneven.append(torch.nn.ModuleDict(projections()))  # whose code the library does not have
+    join(uneven[-1])
     monkeypatch.setattr(joint_module, "_MOST_BYTES", 42 * 16 * 4 - 1)
     heavy = projections()
     join(heavy)
@@ -150,7 +165,16 @@ def test_layers_that_differ_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(heavy["q_proj"], JointPart)
 
 
-LEAN = ("llama", "llama yarn", "mistral", "mixtral", "qwen2", "qwen3", "qwen3 moe")
+LEAN = (
+    "llama",
+    "llama yarn",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen2 moe",
+    "qwen3",
+    "qwen3 moe",
+)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != STATE_IN_LAYERS])
@@ -194,6 +218,40 @@ def test_the_short_step_says_what_the_library_says(
                 batch.advance(1)
             batch.release()
     assert len(short._rotations._cos) > 30  # type: ignore[union-attr]
+    engine.close()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft asks transformers so
+)
+@pytest.mark.parametrize(
+    ("case", "most_bytes"), [("llama", None), ("llama", 24_000), ("qwen2 moe", None)]
+)
+def test_an_adapter_beside_it_changes_nothing(
+    case: str, most_bytes: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its layers are within modules that the short step calls: experts, or products too large."""
+    if most_bytes:
+        monkeypatch.setattr(joint_module, "_MOST_BYTES", most_bytes)  # gate and up stay apart
+    model = make_hf_model(case)
+    (prompt,) = prompts(9)
+    known = greedy(model, prompt, 12)
+    folder = write_hf_model(tmp_path / "base", model)
+    settings = LoraConfig(
+        r=4, target_modules=["gate_proj", "up_proj", "down_proj"], init_lora_weights=False
+    )
+    get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
+    engine = open_hf_engine(folder, adapters={"a": str(tmp_path / "adapter")})
+    assert engine._loop._model.step is not None
+    run = Run(engine)  # type: ignore[arg-type]
+    for number in range(4):
+        sequence = make_sequence(number, prompt, 12, temperature=0)
+        sequence.submit.adapter = "a" if number % 2 else ""
+        run.join(sequence)
+        run.step()
+    run.finish()
+    assert run.tokens(0) == run.tokens(2) == known
+    assert run.tokens(1) == run.tokens(3) != known
     engine.close()
 
 

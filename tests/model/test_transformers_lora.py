@@ -152,6 +152,7 @@ def broken(saved: dict[str, tuple[str, list[int]]], folder: Path, **keys: Any) -
         ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, r"lacks .*k_proj\.lora_A\.weight"),
         ({"peft_type": "PREFIX_TUNING"}, "is of type PREFIX_TUNING: only LoRA"),
         ({"modules_to_save": ["lm_head"]}, "replaces whole modules"),
+        ({"bias": "lora_only"}, "changes biases, too"),
         ({"r": "many"}, "adapter_config.json cannot be used|does not fit the model"),
     ],
 )

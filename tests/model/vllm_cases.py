@@ -268,9 +268,10 @@ def test_norms_and_activations_are_single_kernels(engine: StepEngine) -> None:
     rows, more, weight = torch.randn(5, 64), torch.randn(5, 64), torch.rand(64)
     assert ops.rms_norm.dispatch(rows, weight, 1e-5).provider == "smmf_c"
     assert ops.fused_add_rms_norm.dispatch(rows, more, weight, 1e-5).provider == "smmf_c"
-    for apart in (torch.randn(64, 5).t(), rows[:, ::2]):
-        assert ops.rms_norm.dispatch(apart, weight, 1e-5).provider == "native"
-        assert ops.fused_add_rms_norm.dispatch(rows, apart, weight, 1e-5).provider == "native"
+    for other in (torch.randn(64, 5).t(), torch.randn(5, 72)[:, :64], rows.double(), rows[:, :20]):
+        assert ops.rms_norm.dispatch(other, weight, 1e-5).provider == "native"
+        assert ops.fused_add_rms_norm.dispatch(other, more, weight, 1e-5).provider == "native"
+        assert ops.fused_add_rms_norm.dispatch(rows, other, weight, 1e-5).provider == "native"
     known = ops.rms_norm.impls["native"].impl_fn(rows, weight, 1e-5)
     assert_close(ops.rms_norm(rows, weight, 1e-5), known)
     sums = ops.fused_add_rms_norm.impls["native"].impl_fn(rows, more, weight, 1e-5)
@@ -279,5 +280,6 @@ def test_norms_and_activations_are_single_kernels(engine: StepEngine) -> None:
     layers = [layer for layer in runner.model.modules() if "SiluAndMul" in type(layer).__name__]
     assert layers
     for layer in layers:
-        assert_close(layer(rows), layer.forward_native(rows))
+        for given in (rows, rows[:0], rows[:, ::2], rows[:, :40].contiguous(), rows.bfloat16()):
+            assert_close(layer(given), layer.forward_native(given))
         assert layer.forward_cpu.__module__ == "smmf_core.engines.vllm.kernels"

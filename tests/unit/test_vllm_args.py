@@ -14,6 +14,7 @@ from smmf_core.engines.vllm.args import (
     check_device,
     check_names,
     check_version,
+    computes_here,
     engine_arguments,
     reason,
     runs_in_process,
@@ -78,6 +79,20 @@ def test_a_numbered_gpu_is_the_only_one_that_vllm_sees() -> None:
     environment: dict[str, str] = {}
     set_environment(model, environment)
     assert environment["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_here"),
+    [
+        ({}, True),
+        ({"tensor_parallel_size": 1, "distributed_executor_backend": "uni"}, True),
+        ({"distributed_executor_backend": "mp"}, False),
+        ({"in_process": True, "pipeline_parallel_size": 2}, False),
+        ({"kernel_config": {"ir_op_priority": {"rms_norm": ["native"]}}}, False),
+    ],
+)
+def test_own_kernels_are_for_what_computes_here(options: dict[str, Any], is_here: bool) -> None:
+    assert computes_here(arguments(config(**options))) == is_here
 
 
 def test_arguments_come_from_both_sections() -> None:

@@ -151,9 +151,9 @@ class Batch:
             mask = None if mask is None else mask[part]
         span.top, span.bottom = top, bottom
         try:
+            self.model.select(self.group.adapter)
             if columns == 1 and self.model.step and not self.group.adapter:
                 return self.model.step(ids, positions, mask, self.store)
-            self.model.select(self.group.adapter)
             return self.model.forward(ids, positions, mask, self.store, keep)
         finally:
             span.top, span.bottom = 0, len(self.rows)

@@ -13,29 +13,32 @@ import torch
 from smmf_core.engines.transformers.onednn import PackedLinear, is_plain, owners_of, pack_layer
 
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_KNOWN_CODE = ("transformers.", "smmf_core.")
 _MOST_BYTES = 64 << 20  # beside so many weights a call costs nothing, and joining takes a copy
 
 
 class Joint:
-    """The layers' weights below each other. What was computed last is kept until the last of the
-    layers has asked for it."""
+    """The layers' weights below each other. What was computed last is kept until each of the layers
+    has asked for its part of it, once."""
 
     def __init__(self, layer: PackedLinear, ends: list[int]) -> None:
         self.layer = layer
         self._ends = [0, *ends]
         self._input: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
+        self._asked: set[int] = set()
 
     def columns(self, part: int) -> slice:
         return slice(self._ends[part], self._ends[part + 1])
 
     def compute(self, part: int, rows: torch.Tensor) -> torch.Tensor:
         output = self._output
-        if output is None or rows is not self._input:
+        if output is None or rows is not self._input or part in self._asked:
             output = self.layer.forward(rows)
-            self._input, self._output = rows, output
-        if self._ends[part + 1] == self._ends[-1]:
-            self._input = self._output = None  # nobody asks again
+            self._input, self._output, self._asked = rows, output, set()
+        self._asked.add(part)
+        if len(self._asked) == len(self._ends) - 1:
+            self._input = self._output = None
         return output[..., self.columns(part)]
 
 
@@ -55,9 +58,12 @@ class JointPart(torch.nn.Linear):  # type: ignore[misc]  # torch is not there to
 
 
 def join(model: torch.nn.Module) -> None:
-    """Of a model that lies on this CPU, before its other layers are packed."""
+    """Of a model that lies on this CPU, before its other layers are packed. Not in code that came
+    with a checkpoint: it may change its rows between two layers."""
     owners = owners_of(model)
     for module in list(model.modules()):
+        if not type(module).__module__.startswith(_KNOWN_CODE):
+            continue
         for names in _TOGETHER:
             layers: list[Any] = [getattr(module, name, None) for name in names]
             is_fit = all(_fits(layer, layers[0]) for layer in layers) and _is_light(layers)

@@ -137,6 +137,8 @@ def _read_config(name: str, folder: Path) -> Any:
         raise ValueError(f"{folder / _CONFIG} cannot be used: {_cause(error)}") from error
     if config.modules_to_save or config.trainable_token_indices:
         raise ValueError(f"The adapter {name} replaces whole modules: merge it into the model.")
+    if config.bias != "none":
+        raise ValueError(f"The adapter {name} changes biases, too: merge it into the model.")
     config.inference_mode = True
     return config
 

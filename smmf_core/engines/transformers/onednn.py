@@ -16,19 +16,19 @@ from torch.nn.functional import linear, pad
 
 _FEW_ROWS = 4
 _ROWS_STEP = 16  # oneDNN compiles anew, for half a millisecond, for each number of rows
-_COPIED_BYTES = 16 << 20  # at most, of weights that others use in their own order, too
+_TWICE_BYTES = 4 << 20  # weights so small are held in both orders: some are read by others, too
 
 
 class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is not there to be checked
     """A Linear in whose place oneDNN computes. It becomes one by `pack`, it is not made."""
 
     _packed: torch.Tensor  # opaque, or the plain one when that is large and others use it, too
-    _plain: torch.Tensor | None  # of a layer whose weights others use, too
+    _plain: torch.Tensor | None  # of small weights, and of those that others use, too
     _shift: torch.Tensor | None  # the bias: a Module finds its parameters slowly
 
     @property
     def weight(self) -> torch.Tensor:
-        """A copy, unless others use it, too: whoever reads it does so rarely."""
+        """A copy where only the packed weights are kept: whoever reads it does so rarely."""
         return self._packed.to_dense() if self._plain is None else self._plain
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # as torch calls it
@@ -55,7 +55,9 @@ def pack_layers(model: torch.nn.Module) -> None:
     owners = owners_of(model)
     for layer in list(model.modules()):
         if is_plain(layer):
-            pack_layer(layer, is_shared=owners[id(layer.weight)] > 1)
+            is_small = layer.weight.nbytes <= _TWICE_BYTES
+            is_shared = owners[id(layer.weight)] > 1
+            pack_layer(layer, is_small or not is_shared, is_small or is_shared)
 
 
 def owners_of(model: torch.nn.Module) -> Counter[int]:
@@ -86,15 +88,15 @@ def is_plain(layer: Any) -> bool:
     return bool(weight.dtype == torch.float32)
 
 
-def pack_layer(layer: Any, is_shared: bool = False) -> None:
-    """`is_shared`: the weights stay where they are; small ones there, too."""
+def pack_layer(layer: Any, is_packed: bool = True, keeps_plain: bool = False) -> None:
+    """Hold the weights in oneDNN's order, in their own, or in both."""
     weight = layer.weight.detach()
     packed = weight
-    if not is_shared or weight.nbytes <= _COPIED_BYTES:
+    if is_packed:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _FEW_ROWS)
-    if not is_shared:
+    if not keeps_plain:
         del layer._parameters["weight"]
     layer.__class__ = PackedLinear
     layer._packed = packed
     layer._shift = None if layer.bias is None else layer.bias.detach()
-    layer._plain = weight if is_shared else None
+    layer._plain = weight if keeps_plain else None

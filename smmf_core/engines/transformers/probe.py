@@ -34,7 +34,7 @@ def probe(
     """
     with torch.inference_mode():
         batch, plain = _last_column(model, windows, (_LONG, _SHORT), vocab_size)
-        if set(windows) in ({None}, {sliding_window}):  # else some attend in chunks, or differ
+        if set(windows) == {sliding_window or None}:  # else some attend in chunks, or differ
             for mask in _finished_masks(windows[0]):
                 if _is_same(batch, mask, plain):
                     _try_step(batch, plain)

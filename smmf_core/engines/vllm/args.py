@@ -51,6 +51,13 @@ def runs_in_process(options: Mapping[str, Any]) -> bool:
     return is_single if wanted is None else wanted
 
 
+def computes_here(arguments: Mapping[str, Any]) -> bool:
+    """Whether an in-process core computes in the Worker, too, with kernels of vLLM's choice."""
+    is_single = all(arguments.get(name, 1) == 1 for name in _PARALLEL)
+    executor = arguments.get("distributed_executor_backend")
+    return is_single and executor in (None, "uni") and "kernel_config" not in arguments
+
+
 def set_environment(
     config: ModelConfig, environment: MutableMapping[str, str] = os.environ
 ) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 _PROVIDER = "smmf_c"
+_WIDTH_STEP = 16
 
 
 def prefer_c_kernels() -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _takes(
 ) -> bool:
     if variance_size is not None or weight is None:
         return False
-    return bool(x.is_contiguous() and weight.dtype == x.dtype)
+    return _is_simple(x) and bool(weight.dtype == x.dtype)
 
 
 def _takes_both(
@@ -73,12 +74,20 @@ def _takes_both(
     epsilon: float,
     variance_size: int | None = None,
 ) -> bool:
-    return _takes(x, weight, epsilon, variance_size) and bool(x_residual.is_contiguous())
+    is_like = x_residual.is_contiguous() and x_residual.dtype == x.dtype
+    return _takes(x, weight, epsilon, variance_size) and bool(is_like)
+
+
+def _is_simple(x: Tensor) -> bool:
+    """The kernels heed no strides, and take whole vectors of the CPU only."""
+    return bool(x.is_contiguous() and x.shape[-1] % _WIDTH_STEP == 0)
 
 
 def _register_activation(silu_and_mul: Any) -> None:
     class SiluAndMulInOne(silu_and_mul):  # type: ignore[misc]  # vLLM is not there to be checked
         def forward_cpu(self, x: Tensor) -> Tensor:
+            if not _is_simple(x) or x.shape[-1] % (2 * _WIDTH_STEP):
+                return self.forward_native(x)
             output = x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
             torch.ops._C.silu_and_mul(output, x)
             return output

@@ -23,6 +23,7 @@ from smmf_core.engines.vllm.adapters import VllmAdapters
 from smmf_core.engines.vllm.args import (
     check_device,
     check_version,
+    computes_here,
     engine_arguments,
     make_config,
     model_folder,
@@ -44,7 +45,7 @@ def configure(config: ModelConfig, is_async: bool) -> Any:
     if is_cpu:
         _limit_threads(config.deployment.replicas)
     arguments = {**engine_arguments(config, is_cpu, free_bytes()), **cache_arguments()}
-    if is_cpu and arguments["enforce_eager"] and not is_async:  # else compiled, or elsewhere
+    if is_cpu and arguments["enforce_eager"] and not is_async and computes_here(arguments):
         arguments = {**prefer_c_kernels(), **arguments}
     return make_config(arguments, is_async)
 
@@ -53,7 +54,9 @@ def _limit_threads(replicas: int) -> None:
     """To this replica's part of the cores but one, as vLLM does where it binds threads to cores:
     threads that wait for each other are slow when a Router takes the core of one of them."""
     if "OMP_NUM_THREADS" not in os.environ:
-        threads = max((len(os.sched_getaffinity(0)) - 1) // replicas, 1)
+        on_linux = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
+        threads = max((cores - 1) // replicas, 1)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes that vLLM starts
         torch.set_num_threads(threads)
 
