@@ -43,7 +43,7 @@ class Joint:
 
 
 class JointPart(torch.nn.Linear):  # type: ignore[misc]  # torch is not there to be checked
-    """A Linear whose weights lie with others'. It becomes one by `join`, it is not made."""
+    """A Linear whose weights lie with others'. It becomes one by `join`."""
 
     joint: Joint
     _part: int

@@ -79,7 +79,7 @@ class _Layer:
         """`hidden` [rows, size of the model]."""
         hidden = hidden + self._attend(self._before.forward(hidden), cos, sin, mask, cached)
         rows = self._after.forward(hidden)
-        if self._gate is None:  # experts
+        if self._gate is None:  # experts, or products too large to be one
             return hidden + self._mlp(rows[:, None])[:, 0]
         gate, up = self._gate.layer.forward(rows).chunk(2, -1)
         return hidden + self._down.forward(self._act.forward(gate) * up)

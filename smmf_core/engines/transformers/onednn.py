@@ -20,7 +20,7 @@ _TWICE_BYTES = 4 << 20  # weights so small are held in both orders: some are rea
 
 
 class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is not there to be checked
-    """A Linear in whose place oneDNN computes. It becomes one by `pack`, it is not made."""
+    """A Linear in whose place oneDNN computes. It becomes one by `pack_layer`."""
 
     _packed: torch.Tensor  # opaque, or the plain one when that is large and others use it, too
     _plain: torch.Tensor | None  # of small weights, and of those that others use, too
