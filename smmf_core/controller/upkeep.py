@@ -87,7 +87,8 @@ class Upkeep:
         for model in list(self._registry):
             if model.is_wanted and not (model.is_stopped or model.is_removed):
                 self._judge_queue(model, now)
-                if model.config.deployment.is_autoscaled:
+                is_at_rest = model.is_scaled and not model.target  # the operator's word: none
+                if model.config.deployment.is_autoscaled and not is_at_rest:
                     self._scale(model, now)
 
     def _forget(self) -> None:

@@ -204,6 +204,24 @@ def test_a_loaded_model_is_scaled_up_by_its_load(stopped: bool) -> None:
     assert not served.is_scaled, "it is not the operator's word"
 
 
+def test_a_model_that_the_operator_scaled_to_nothing_stays_so() -> None:
+    rig = ready(replicas=2, min_replicas=1, max_replicas=3)
+    served = rig.core.registry.find("m")
+    life = Life(rig)
+    life.go_on(5)
+    rig.core.scale_model(served, 0, life.now)
+    rig.take()
+    life.go_on(400)
+    assert (served.target, served.is_scaled) == (0, True)
+    assert rig.take("spawn") == []
+    rig.core.scale_model(served, 1, life.now)
+    for _ in range(15):
+        rig.start_all(life.now)
+        rig.use(served.index, waiting=20, running=10, now=life.now, oldest_wait_s=5.0)
+        life.go_on(1)
+    assert (served.target, served.is_scaled) == (3, False)
+
+
 def test_a_model_without_load_is_scaled_down_after_a_while() -> None:
     rig = ready(replicas=3, min_replicas=1, max_replicas=3)
     served = rig.core.registry.find("m")
