@@ -10,17 +10,10 @@ import pytest
 
 engines_env.require("transformers")
 
+import hf_tiny
 import torch
 from driver import Run, make_sequence
-from hf_tiny import (
-    CASES,
-    STATE_IN_LAYERS,
-    greedy,
-    make_hf_model,
-    open_hf_engine,
-    prompts,
-    write_hf_model,
-)
+from hf_tiny import greedy, make_hf_model, open_hf_engine, prompts, write_hf_model
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import linear
 from transformers.models.llama.modeling_llama import LlamaAttention
@@ -177,7 +170,7 @@ LEAN = (
 )
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != STATE_IN_LAYERS])
+@pytest.mark.parametrize("case", [c for c in hf_tiny.CASES if c != hf_tiny.STATE_IN_LAYERS])
 def test_which_architectures_take_the_short_step(case: str, tmp_path: Path) -> None:
     attention = "eager" if case == "llama eager" else ""
     engine = open_hf_engine(write_hf_model(tmp_path, make_hf_model(case)), attention)

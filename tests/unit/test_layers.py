@@ -101,7 +101,7 @@ TORCH = ("smmf_core.engines.transformers", "smmf_core.engines.embed")
 ONLY_IN = {
     "zmq": ("smmf_core.wire.requests", "smmf_core.wire.curve", "smmf_core.client"),
     "httptools": ("smmf_core.http",),
-    "torch": (*TORCH, "smmf_core.engines.vllm.kernels", "smmf_core.engines.vllm.load"),
+    "torch": (*TORCH, "smmf_core.engines.vllm.kernels"),  # they are operations of torch
     "transformers": (*TORCH, "smmf_core.engines.prompt.slow_tokenizer"),
     "vllm": ("smmf_core.engines.vllm",),
     "llama_cpp": ("smmf_core.engines.llama_cpp.api",),

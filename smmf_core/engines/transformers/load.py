@@ -30,6 +30,7 @@ from smmf_core.engines.transformers.place import (
     choose_device,
     choose_dtype,
     devices_of,
+    use_threads,
 )
 from smmf_core.engines.transformers.quant import plain_kernels, quantization, settings, uncompiled
 
@@ -65,7 +66,7 @@ def load(
     needed = needed_bytes(stored_tensors(files), dtype, method.bits)
     check_fits(needed, devices_of(placement, device))
     if threads := options.threads or _share_of_cores(device, config.deployment.replicas):
-        torch.set_num_threads(threads)
+        use_threads(threads)
     arguments: dict[str, Any] = {
         "config": model_config,
         "dtype": dtype,

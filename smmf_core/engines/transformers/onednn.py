@@ -12,10 +12,9 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, pad
+from torch.nn.functional import linear
 
 _FEW_ROWS = 4
-_ROWS_STEP = 16  # oneDNN compiles anew, for half a millisecond, for each number of rows
 _TWICE_BYTES = 4 << 20  # weights so small are held in both orders: some are read by others, too
 
 
@@ -37,15 +36,7 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is not there
             return linear(input, self._plain, self._shift)
         if not size:
             return input.new_empty((*input.shape[:-1], self.out_features))
-        count = size // self.in_features
-        surplus = -count % _ROWS_STEP if count > _ROWS_STEP else 0
-        if not surplus:
-            return self._multiply(input)
-        rows = pad(input.reshape(count, self.in_features), (0, 0, 0, surplus))
-        return self._multiply(rows)[:count].view(*input.shape[:-1], self.out_features)
-
-    def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = _product(rows, self._packed, self._shift, "none", [], "")
+        product: torch.Tensor = _product(input, self._packed, self._shift, "none", [], "")
         return product
 
 

@@ -61,6 +61,11 @@ def choose_attention(wanted: str) -> str | None:
     return wanted
 
 
+def use_threads(count: int) -> None:
+    """For torch's own work on the CPU, in this process from now on."""
+    torch.set_num_threads(count)
+
+
 def devices_of(placement: Any, device: torch.device) -> list[torch.device]:
     """Where weights may come to lie."""
     if isinstance(placement, dict):

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 import vllm
 from vllm.platforms import current_platform
 
@@ -19,6 +18,7 @@ from smmf_core.engines.host_memory import free_bytes
 from smmf_core.engines.prompt.side import load_prompt_side
 from smmf_core.engines.transformers.files import stored_tensors, weight_files
 from smmf_core.engines.transformers.memory import check_fits, needed_bytes
+from smmf_core.engines.transformers.place import use_threads
 from smmf_core.engines.vllm.adapters import VllmAdapters
 from smmf_core.engines.vllm.args import (
     check_device,
@@ -58,7 +58,7 @@ def _limit_threads(replicas: int) -> None:
         cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
         threads = max((cores - 1) // replicas, 1)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes that vLLM starts
-        torch.set_num_threads(threads)
+        use_threads(threads)
 
 
 def check_memory(vllm_config: Any) -> None:
